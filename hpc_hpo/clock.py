@@ -1,0 +1,32 @@
+"""Time as an argument, so that the steering loop can run under a virtual clock."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the steering loop may know about time."""
+
+    def now(self) -> float:
+        """Seconds since the epoch; comparable between hosts up to their clock difference."""
+
+    def cpu(self) -> float:
+        """CPU seconds used by this process so far, for the login node's limits."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+
+
+class SystemClock:
+    """The real clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def cpu(self) -> float:
+        return time.process_time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)

@@ -1,0 +1,192 @@
+"""The words of the package as data: trials, slices, their states, and what crosses processes.
+
+A *trial* is one point of one segment until it has a loss or has failed for good. It is run as
+a chain of *slices*; a slice is one stretch of it on one worker. Walltime, early stopping,
+preemption, retry and resume all end a slice and start the next.
+
+Layer 1, imported by workers: standard library only. Requests and outcomes cross the process
+border as plain JSON dicts, never as pickles (numpy scalars and long doubles do not survive the
+way between ppc64le and x86-64).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+Point = dict[str, Any]
+
+
+class SliceEnd(str, enum.Enum):
+    """How a slice ended."""
+
+    COMPLETED = "completed"  #: the trial has its loss
+    PAUSED = "paused"  #: checkpointed on purpose: walltime, rung, stop request, preemption
+    FAILED = "failed"  #: the payload's own error
+    LOST = "lost"  #: the node, the block or the worker died under it; never the payload's fault
+    FENCED = "fenced"  #: a newer slice of the trial exists; this one's work is refused
+    DECLINED = "declined"  #: never started: the worker's block ends too soon
+
+
+class TrialState(str, enum.Enum):
+    """Where a trial stands; it moves only along TRANSITIONS."""
+
+    ASKED = "asked"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+#: The one state table. A trial's slice ends move it; COMPLETED and FAILED are final.
+TRANSITIONS: dict[TrialState, frozenset[TrialState]] = {
+    TrialState.ASKED: frozenset({TrialState.RUNNING, TrialState.FAILED}),
+    TrialState.RUNNING: frozenset(
+        {TrialState.PAUSED, TrialState.COMPLETED, TrialState.FAILED, TrialState.RUNNING}
+    ),
+    TrialState.PAUSED: frozenset(
+        {TrialState.RUNNING, TrialState.COMPLETED, TrialState.FAILED}
+    ),
+    TrialState.COMPLETED: frozenset(),
+    TrialState.FAILED: frozenset(),
+}
+FINAL = frozenset({TrialState.COMPLETED, TrialState.FAILED})
+
+
+class ErrorInfo(TypedDict, total=False):
+    """Why a slice failed or was lost."""
+
+    kind: str  #: exception, exit, signal, timeout, loss (not finite), import, output, lost, ...
+    message: str
+    traceback: str
+    exit_code: int
+    log_tail: str
+    transient: bool  #: True when it is not the payload's fault (disk full): no attempt is spent
+
+
+class Pace(TypedDict, total=False):
+    """What a slice learned about its own speed, in seconds."""
+
+    checkpoint_s: float  #: longest checkpoint written
+    step_s: float  #: longest time between two calls of should_stop()
+    first_checkpoint_s: float  #: from the slice's start to its first commit
+
+
+class CheckpointInfo(TypedDict):
+    """A committed checkpoint: a folder of the trial, named by slice and sequence number."""
+
+    name: str
+    slice: int
+    at: float  #: seconds since the epoch
+    step: int | None
+
+
+class SliceRequest(TypedDict, total=False):
+    """Steering to worker. What all slices of a study share stands in the task file."""
+
+    dir: str  #: the study folder, absolute
+    task: str  #: name of the task file in it (see TaskSpec)
+    run: int  #: number of the steering run that asked
+    trial: int
+    slice: int  #: fencing number, from 1; only the highest of a trial may commit
+    point: Point
+    seed: int
+    attempt: int  #: failed attempts so far + 1
+    known_step: int  #: reports up to this step are in the journal already
+    spent_s: float  #: payload seconds of the trial's earlier slices
+    margin_s: float  #: ask for the checkpoint this long before the deadline
+    needs_s: float  #: do not start with less time left than this
+    stop_step: int | None  #: a rung: pause once this step has been reported
+
+
+class TaskSpec(TypedDict, total=False):
+    """What every slice of a study (or segment) shares; JSON in the study folder."""
+
+    study: str
+    kind: str  #: "python", "command" or "evaluation"
+    target: str  #: python: "module:function"
+    path: list[str]  #: python: folders put in front of sys.path
+    argv: list[str]  #: command: arguments with {name} placeholders
+    loss: dict[str, Any]  #: command: {"file": ..., "key": ...} or {"stdout": regex}
+    env: dict[str, str]
+    inputs: dict[str, str]  #: name -> absolute path
+    max_time_s: float | None  #: payload seconds a trial may use over all its slices
+    signal: str  #: name of the signal sent to a command ahead of its deadline
+    kill_grace_s: float  #: from TERM to KILL
+    checkpoint_files: list[str]  #: command: globs in the working directory
+    checkpoint_every_s: float
+    checkpoint_keep: int
+    fresh_process: bool  #: a new Python process for every slice
+
+
+class SliceOutcome(TypedDict, total=False):
+    """Worker to steering; also the line in the worker's outcome spool."""
+
+    run: int
+    trial: int
+    slice: int
+    end: str  #: a SliceEnd value
+    loss: float | None
+    reason: str  #: of a pause: walltime, rung, stop, preempted
+    error: ErrorInfo
+    reports: list[list[Any]]  #: [step, {metric: value}], steps above known_step
+    started: float  #: seconds since the epoch
+    ended: float
+    host: str
+    block: str
+    worker: str
+    pace: Pace
+    checkpoint: CheckpointInfo | None  #: the newest committed one, of any slice
+    restored: str | None  #: name of the checkpoint the slice began from
+    log: list[Any]  #: [file relative to the study folder, start byte, end byte]
+
+
+@dataclass(slots=True)
+class SliceRecord:
+    """One slice as the journal knows it."""
+
+    number: int
+    run: int
+    submitted: float
+    end: SliceEnd | None = None
+    outcome: SliceOutcome = field(default_factory=SliceOutcome)
+
+
+@dataclass(slots=True)
+class Trial:
+    """One trial as replayed from the journal."""
+
+    id: int
+    point: Point
+    segment: str | None = None
+    seed: int = 0
+    state: TrialState = TrialState.ASKED
+    slices: list[SliceRecord] = field(default_factory=list)
+    failures: int = 0  #: failed attempts of the payload (losses do not count)
+    losses: int = 0  #: slices lost since the last committed checkpoint
+    loss: float | None = None
+    error: ErrorInfo | None = None
+    spent_s: float = 0.0
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    checkpoint: CheckpointInfo | None = None
+
+    def move(self, state: TrialState) -> None:
+        """Change the state along the table.
+
+        Raises:
+            ValueError: the table has no such transition.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise ValueError(f"trial {self.id}: no way from {self.state.value} to {state.value}")
+        self.state = state
+
+    @property
+    def final(self) -> bool:
+        """True once the trial has a loss or has failed for good."""
+        return self.state in FINAL
+
+    @property
+    def open_slice(self) -> SliceRecord | None:
+        """The slice that was submitted and has not ended."""
+        return self.slices[-1] if self.slices and self.slices[-1].end is None else None
