@@ -78,6 +78,16 @@ def sha256_of(path: Path, chunk: int = 1 << 20) -> str:
     return digest.hexdigest()
 
 
+def tail_of(path: Path, size: int = 2000) -> str:
+    """The last `size` bytes of a text file, read from its end; empty when there is none."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - size))
+            return stream.read().decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def _no_nan_names(value: Any) -> Any:
     """Replace NaN and infinities, which JSON does not know, by tagged strings."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
@@ -138,7 +148,9 @@ def unseal(line: bytes) -> dict[str, Any] | None:
 
 
 def read_sealed(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """(byte offset, record) of each complete line from `start`; None for one that is damaged.
+    """(offset, record) of each complete line from byte `start`; None for one that is damaged.
+
+    `offset` is the line's first byte.
 
     A last line without its newline is not yielded: its writer may still be writing.
     """

@@ -32,22 +32,20 @@ class SliceEnd(str, enum.Enum):
 class TrialState(str, enum.Enum):
     """Where a trial stands; it moves only along TRANSITIONS."""
 
-    ASKED = "asked"
-    RUNNING = "running"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    FAILED = "failed"
+    ASKED = "asked"  #: no slice of it has begun
+    RUNNING = "running"  #: a slice of it is submitted
+    PAUSED = "paused"  #: between two slices: paused, lost, or to be tried again
+    COMPLETED = "completed"  #: it has its loss
+    FAILED = "failed"  #: it has no loss and gets no further slice
 
 
 #: The one state table. A trial's slice ends move it; COMPLETED and FAILED are final.
 TRANSITIONS: dict[TrialState, frozenset[TrialState]] = {
     TrialState.ASKED: frozenset({TrialState.RUNNING, TrialState.FAILED}),
     TrialState.RUNNING: frozenset(
-        {TrialState.PAUSED, TrialState.COMPLETED, TrialState.FAILED, TrialState.RUNNING}
+        {TrialState.ASKED, TrialState.PAUSED, TrialState.COMPLETED, TrialState.FAILED}
     ),
-    TrialState.PAUSED: frozenset(
-        {TrialState.RUNNING, TrialState.COMPLETED, TrialState.FAILED}
-    ),
+    TrialState.PAUSED: frozenset({TrialState.RUNNING, TrialState.FAILED}),
     TrialState.COMPLETED: frozenset(),
     TrialState.FAILED: frozenset(),
 }
@@ -150,7 +148,15 @@ class SliceRecord:
     run: int
     submitted: float
     end: SliceEnd | None = None
-    outcome: SliceOutcome = field(default_factory=SliceOutcome)
+    started: float | None = None
+    ended: float | None = None
+    block: str | None = None
+    worker: str | None = None
+    reason: str | None = None
+    error: ErrorInfo | None = None
+    log: list[Any] | None = None
+    restored: str | None = None
+    wasted_s: float = 0.0  #: worker-seconds whose work has to be done again
 
 
 @dataclass(slots=True)
@@ -164,7 +170,7 @@ class Trial:
     state: TrialState = TrialState.ASKED
     slices: list[SliceRecord] = field(default_factory=list)
     failures: int = 0  #: failed attempts of the payload (losses do not count)
-    losses: int = 0  #: slices lost since the last committed checkpoint
+    losses: int = 0  #: slices in a row that ended without progress, not by their own error
     loss: float | None = None
     error: ErrorInfo | None = None
     spent_s: float = 0.0

@@ -1,0 +1,63 @@
+# make demo    a real study from end to end, through blocks that die at their walltime
+# make test    the tests (make test-slow: the long ones)
+# make lint    ruff and mypy
+# make clean   remove the virtual environment and everything made by these
+#
+# Needs Python >= 3.10 with venv, and the network once, for the installation.
+# Another Python: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= build/demo
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+JOB := jobs/digits
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test test-slow lint clean
+.DELETE_ON_ERROR:
+
+# A fresh study folder each time: an old one would only be found finished.
+demo: $(VENV)/.installed
+	rm -rf "$(DEMO)"
+	mkdir -p "$(dir $(DEMO))"
+	$(BIN)/python $(JOB)/make_data.py
+	$(BIN)/hpc-hpo prestage $(JOB)/study.yaml --dir "$(DEMO)"
+	$(BIN)/hpc-hpo run $(JOB)/study.yaml --dir "$(DEMO)"
+	@echo
+	@$(BIN)/python $(JOB)/final_test.py "$(DEMO)"
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf "$(VENV)" build dist hpc_hpo.egg-info $(JOB)/data
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each installation is done once, and again when what it is made from has changed.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed; name one with: make PYTHON=...")'
+	$(PYTHON) -m venv "$(VENV)"
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made setup.cfg pyproject.toml
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.made setup.cfg pyproject.toml
+	$(PIP) install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.made setup.cfg pyproject.toml
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,101 @@
+"""``hpc-hpo``: the table of commands, and how errors end them.
+
+Imports nothing but click, so that ``--help`` answers at once on a slow file system; a command's
+module is imported when it is run. A command returns None or its exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import click
+
+from hpc_hpo import __version__
+from hpc_hpo.errors import HpoError
+
+#: name -> ("module:command", one line of help)
+COMMANDS = {
+    "init": ("hpc_hpo.cli.init:init", "Write a small study that runs as it is."),
+    "check": ("hpc_hpo.cli.check:check", "Validate a study before anything runs."),
+    "prestage": ("hpc_hpo.cli.prestage:prestage", "Bring the inputs into the study folder."),
+    "run": ("hpc_hpo.cli.run:run", "Run a study, or go on with it."),
+    "status": ("hpc_hpo.cli.status:status", "Show how a study stands."),
+    "stop": ("hpc_hpo.cli.stop:stop", "Ask a running study to checkpoint and stop."),
+    "show": ("hpc_hpo.cli.show:show", "Show one trial: its slices, errors and logs."),
+    "export": ("hpc_hpo.cli.export:export", "Write the results as CSV, JSON or HDF5."),
+}
+#: As a shell reports a process ended by SIGINT.
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """Commands from COMMANDS, imported one by one, and the one place that reports errors."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            close = get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "valid: " + ", ".join(COMMANDS)
+            ctx.fail(f"no command {cmd_name!r}; {hint}")
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # From the table: click's own would import every command for its help.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            code = super().invoke(ctx)
+        except HpoError as error:
+            click.echo(f"hpc-hpo: {error}", err=True)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            click.echo("hpc-hpo: interrupted", err=True)
+            code = INTERRUPTED
+        ctx.exit(code or 0)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hpc-hpo")
+def cli() -> None:
+    """Tune hyperparameters in batch jobs that end at their walltime.
+
+    PATH is a study.yaml, or the folder that a study was run in.
+    Begin with: hpc-hpo init my-study
+    """
+
+
+def main() -> int:
+    """Entry point of ``hpc-hpo``; the exit code (docs/commands.md lists them)."""
+    try:
+        cli.main(prog_name="hpc-hpo")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except Exception:
+        traceback.print_exc()
+        click.echo(
+            "hpc-hpo: this is a fault of the program, not of your input. "
+            "The study's journal is kept: the same command may be run again.",
+            err=True,
+        )
+        code = 1
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`| head`); Python's own flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""``hpc-hpo status``: how a study stands."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpc_hpo.cli.common import (
+    duration,
+    echo_rows,
+    open_study,
+    path_argument,
+    point_text,
+    value_text,
+)
+from hpc_hpo.results.summary import summary
+from hpc_hpo.results.table import strict_json
+
+#: What a study's state means to its user.
+MEANING = {
+    "new": "never run",
+    "running": "running",
+    "stopped": "stopped with work left; `hpc-hpo run` goes on with it",
+    "done": "done",
+    "failed": "done, but no trial has a loss; `hpc-hpo show` tells why one failed",
+}
+
+
+@click.command()
+@path_argument
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(path: Path, as_json: bool) -> None:
+    """Show how a study stands.
+
+    PATH is the study's folder or its study.yaml (default: here).
+    """
+    view = open_study(path)
+    found = summary(view.folder, view.state, view.study, time.time())
+    if as_json:
+        click.echo(strict_json(found, indent=2))
+        return
+    click.echo(f"{found['study']}: {_headline(found)}")
+    echo_rows(list(_rows(found).items()))
+
+
+def _headline(found: dict[str, Any]) -> str:
+    text = MEANING[found["state"]]
+    holder = found["steering"]
+    if holder:
+        text += f", by process {holder['pid']} on {holder['host']}"
+    elif found["state"] == "new" and not Path(found["dir"]).exists():
+        text += ", not prestaged"
+    elif found["stop_reason"]:
+        text += f" (last run: {found['stop_reason']})"
+    return text
+
+
+def _counts(counts: dict[str, int], words: list[str]) -> str:
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word]) or "none"
+
+
+def _rows(found: dict[str, Any]) -> dict[str, str]:
+    """The lines below the headline; nothing is said of what has not begun."""
+    rows = {"folder": found["dir"]}
+    trials, best = found["trials"], found["best"]
+    budget = f" of {trials['budget']}" if trials["budget"] is not None else ""
+    words = ["completed", "failed", "running", "paused", "asked"]
+    rows["trials"] = f"{trials['total']}{budget}: {_counts(trials, words)}"
+    if best:
+        rows["best"] = f"loss {value_text(best['loss'])}, trial {best['trial']}"
+        rows[""] = point_text(best["point"])
+    if found["state"] == "new":
+        return rows
+    blocks = found["blocks"]
+    rows["blocks"] = _counts(blocks, ["running", "requested", "ended", "abandoned"])
+    left = [b["seconds_left"] for b in blocks["held"] if b["seconds_left"] is not None]
+    if left:
+        rows["blocks"] += f"; {duration(max(left))} left"
+    rows["slices"] = _counts(found["slices"], list(found["slices"]))
+    if found["utilisation"] is not None:
+        rows["workers"] = (
+            f"busy {100 * found['utilisation']:.1f} % of "
+            f"{duration(found['allocated_worker_seconds'])}, "
+            f"{duration(found['lost_worker_seconds'])} lost"
+        )
+    runs = found["runs"]
+    rows["steering"] = (
+        f"{duration(found['steering_cpu_seconds'])} of CPU time, {runs} run{'s' * (runs != 1)} "
+        f"in {duration(found['elapsed_seconds'])}"
+    )
+    if found["refused"]:
+        rows["refused"] = f"{found['refused']} outcomes of slices that were superseded"
+    return rows

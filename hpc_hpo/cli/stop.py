@@ -1,0 +1,57 @@
+"""``hpc-hpo stop``: ask a running study to checkpoint and stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hpc_hpo.cli.common import find_study, path_argument
+from hpc_hpo.clock import Clock, SystemClock
+from hpc_hpo.folder import StudyFolder, steering_alive
+from hpc_hpo.fsio import storage_error, write_atomic
+
+_POLL_S = 0.25
+
+
+@click.command()
+@path_argument
+@click.option("--wait", is_flag=True, help="Return when the study has stopped.")
+def stop(path: Path, wait: bool) -> None:
+    """Ask a running study to checkpoint and stop; `run` goes on with it later.
+
+    PATH is the study's folder or its study.yaml (default: here).
+    """
+    folder = find_study(path)
+    clock = SystemClock()
+    holder = steering_alive(folder, clock.now())
+    if holder is None:
+        # A request left behind would end the next run as it begins.
+        click.echo(f"{folder.path}: nobody is running this study")
+        return
+    request_stop(folder)
+    click.echo(
+        f"{folder.path}: process {holder['pid']} on {holder['host']} has been asked to stop"
+    )
+    if wait:
+        wait_until_stopped(folder, clock)
+        click.echo("it has stopped")
+
+
+def request_stop(folder: StudyFolder) -> None:
+    """Leave the request that the steering process looks for.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        folder.control.mkdir(exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder.control, error) from error
+    write_atomic(folder.stop_request, b"")
+
+
+def wait_until_stopped(folder: StudyFolder, clock: Clock) -> None:
+    """Return when no steering process is at work on the study."""
+    while steering_alive(folder, clock.now()) is not None:
+        clock.sleep(_POLL_S)

@@ -1,0 +1,308 @@
+"""The journal: an append-only record of what happened, and its pure replay.
+
+The journal is the only truth about a study. It has one writer, the steering process. Each line
+is JSON whose first key is a checksum of the rest (fsio.seal). ``StudyState.apply`` is the one
+place where an event changes the picture of a study: the running loop and the replay after a
+restart go through it alike, so they cannot disagree.
+
+Events (key ``e``):
+
+==========  =====================================================================
+run         a steering process began: run, at, host, pid, versions
+asked       the optimiser proposed a point: trial, point, seed, at
+submit      a slice was handed to the pilot: trial, slice, at
+end         a slice ended: a SliceOutcome, plus the trial's new `state`, `wasted_s`
+            (worker-seconds to be done again) and `futile` (ended without progress)
+refused     an outcome came from a slice that is not the trial's open one
+block       a block changed: block, state (requested, running, ended), at, ...
+changed     the frozen study was replaced by one with harmless differences
+tick        the steering process is alive: cpu seconds since the last such record
+stop        the steering process ended in order: run, at, reason, cpu
+==========  =====================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpc_hpo.errors import JournalCorrupt, StorageError
+from hpc_hpo.fsio import SealedWriter, read_sealed, seal, unseal, write_atomic
+from hpc_hpo.model import SliceEnd, SliceRecord, Trial, TrialState
+
+Event = dict[str, Any]
+
+#: Room kept aside so that the last outcomes still fit when the disk is full.
+RESERVE_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class BlockRecord:
+    """One block as the journal knows it; times in seconds since the epoch."""
+
+    id: str
+    job: str | None = None
+    state: str = "requested"
+    requested: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    deadline: float | None = None
+    workers: int = 0
+    reason: str | None = None
+
+    def allocated_s(self, now: float) -> float:
+        """Worker-seconds this block held until `now`."""
+        if self.started is None:
+            return 0.0
+        end = self.ended if self.ended is not None else now
+        return max(0.0, end - self.started) * self.workers
+
+
+@dataclass
+class StudyState:
+    """What the journal says about a study. Changed by `apply` alone."""
+
+    trials: dict[int, Trial] = field(default_factory=dict)
+    blocks: dict[str, BlockRecord] = field(default_factory=dict)
+    slice_ends: Counter[str] = field(default_factory=Counter)
+    trial_states: Counter[str] = field(default_factory=Counter)
+    refused: list[Event] = field(default_factory=list)
+    orphans: int = 0  #: events about trials whose `asked` record is gone (after --salvage)
+    runs: int = 0
+    busy_s: float = 0.0
+    wasted_s: float = 0.0
+    steering_cpu_s: float = 0.0
+    elapsed_s: float = 0.0  #: while a steering process was at work
+    last_at: float | None = None
+    stop_reason: str | None = None
+    run_info: Event = field(default_factory=dict)
+    #: ("asked" | "told", trial) in journal order: what the optimiser's state is a function of
+    search_log: list[tuple[str, int]] = field(default_factory=list)
+
+    def apply(self, event: Event) -> None:
+        """Take in one event, in journal order."""
+        at = event.get("at")
+        if at is not None:
+            if self.last_at is not None and event["e"] != "run":
+                self.elapsed_s += max(0.0, at - self.last_at)
+            self.last_at = at
+        if "cpu" in event:
+            self.steering_cpu_s += event["cpu"]
+        handler = _HANDLERS.get(event["e"])
+        if handler is not None:
+            handler(self, event)
+
+    def _move(self, trial: Trial, state: TrialState) -> None:
+        self.trial_states[trial.state.value] -= 1
+        trial.move(state)
+        self.trial_states[state.value] += 1
+
+    def _on_run(self, event: Event) -> None:
+        self.runs = max(self.runs, event["run"])
+        self.run_info = event
+        self.stop_reason = None
+
+    def _on_asked(self, event: Event) -> None:
+        trial = Trial(
+            event["trial"], event["point"], event.get("segment"), seed=event.get("seed", 0)
+        )
+        self.trials[trial.id] = trial
+        self.trial_states[trial.state.value] += 1
+        self.search_log.append(("asked", trial.id))
+
+    def _on_submit(self, event: Event) -> None:
+        trial = self.trials.get(event["trial"])
+        if trial is None or trial.final:
+            self.orphans += 1
+            return
+        trial.slices.append(SliceRecord(event["slice"], event["run"], event["at"]))
+        if trial.state is not TrialState.RUNNING:
+            self._move(trial, TrialState.RUNNING)
+
+    def _on_end(self, event: Event) -> None:
+        trial = self.trials.get(event["trial"])
+        record = trial.open_slice if trial else None
+        if trial is None or record is None or record.number != event["slice"]:
+            self.orphans += 1
+            return
+        end = SliceEnd(event["end"])
+        record.end = end
+        record.started, record.ended = event.get("started"), event.get("ended")
+        record.block, record.worker = event.get("block"), event.get("worker")
+        record.reason, record.log = event.get("reason"), event.get("log")
+        record.error, record.restored = event.get("error"), event.get("restored")
+        record.wasted_s = event.get("wasted_s", 0.0)
+        self.slice_ends[end.value] += 1
+        if record.started is not None and record.ended is not None:
+            busy = max(0.0, record.ended - record.started)
+            self.busy_s += busy
+            self.wasted_s += record.wasted_s
+            if end not in (SliceEnd.FENCED, SliceEnd.DECLINED):
+                trial.spent_s += busy - record.wasted_s
+        for step, metrics in event.get("reports", ()):
+            trial.reports[step] = metrics
+        checkpoint = event.get("checkpoint")
+        if checkpoint is not None:
+            if trial.checkpoint is None or checkpoint["name"] != trial.checkpoint["name"]:
+                trial.losses = 0
+            trial.checkpoint = checkpoint
+        if event.get("futile"):
+            trial.losses += 1
+        if end is SliceEnd.FAILED and not (event.get("error") or {}).get("transient"):
+            trial.failures += 1
+        if event.get("error"):
+            trial.error = event["error"]
+        self._move(trial, TrialState(event["state"]))
+        if trial.state is TrialState.COMPLETED:
+            trial.loss = event["loss"]
+        if trial.final:
+            self.search_log.append(("told", trial.id))
+
+    def _on_refused(self, event: Event) -> None:
+        self.refused.append(event)
+
+    def _on_block(self, event: Event) -> None:
+        block = self.blocks.setdefault(event["block"], BlockRecord(event["block"]))
+        block.state = event["state"]
+        for key in ("job", "requested", "started", "ended", "deadline", "workers", "reason"):
+            if event.get(key) is not None:
+                setattr(block, key, event[key])
+
+    def _on_stop(self, event: Event) -> None:
+        self.stop_reason = event["reason"]
+
+    def allocated_s(self, now: float) -> float:
+        """Worker-seconds held by all blocks until `now`."""
+        return sum(block.allocated_s(now) for block in self.blocks.values())
+
+    def best(self, sign: int = 1) -> Trial | None:
+        """The completed trial with the least `sign` * loss, the earliest of equals."""
+        done = (t for t in self.trials.values() if t.loss is not None)
+        return min(done, key=lambda t: (sign * (t.loss or 0.0), t.id), default=None)
+
+
+_HANDLERS = {
+    "run": StudyState._on_run,
+    "asked": StudyState._on_asked,
+    "submit": StudyState._on_submit,
+    "end": StudyState._on_end,
+    "refused": StudyState._on_refused,
+    "block": StudyState._on_block,
+    "stop": StudyState._on_stop,
+}
+
+
+def replay(events: Iterable[Event]) -> StudyState:
+    """The state of a study after `events`; a pure function of them."""
+    state = StudyState()
+    for event in events:
+        state.apply(event)
+    return state
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The journal's events in order; a torn last line is ignored, as its writer may be at it.
+
+    Raises:
+        JournalCorrupt: a complete line fails its checksum.
+    """
+    if not path.exists():
+        return
+    for offset, record in read_sealed(path):
+        if record is None:
+            raise JournalCorrupt(str(path), offset, "its checksum does not match")
+        yield record
+
+
+def salvage(path: Path) -> int:
+    """Move damaged lines to ``<journal>.bad-<time>`` and keep the rest; the count moved.
+
+    The good journal is replaced atomically, so a crash leaves either the old or the new one.
+    """
+    if not path.exists():
+        return 0
+    # One reading: the journal must not change between finding a line and judging it. What
+    # follows the last newline is a torn tail, not a record.
+    lines = path.read_bytes().split(b"\n")[:-1]
+    good = b"".join(line + b"\n" for line in lines if unseal(line) is not None)
+    bad = [line + b"\n" for line in lines if unseal(line) is None]
+    if bad:
+        write_atomic(path.with_name(f"{path.name}.bad-{time.time_ns()}"), b"".join(bad))
+        write_atomic(path, good)
+    return len(bad)
+
+
+class Journal:
+    """The one writer of a journal.
+
+    Appends are written by `flush` (before what they announce is done, so that a killed process
+    leaves them behind) and made durable by `sync`, once for many events: a machine that loses
+    power may lose the last `sync_every` seconds, which are then run again.
+
+    Args:
+        path: journal.jsonl in the study folder.
+        sync_every: longest time in seconds that written events stay without fsync.
+    """
+
+    def __init__(self, path: Path, *, sync_every: float = 1.0, writer: SealedWriter | None = None):
+        self.path = path
+        self._writer = writer if writer is not None else SealedWriter(path)
+        self.repaired_bytes = self._writer.repaired_bytes
+        self._buffer: list[bytes] = []
+        self._sync_every = sync_every
+        self._next_sync = 0.0
+        self._reserve = path.with_name(".reserve")
+        self._make_reserve()
+
+    def _make_reserve(self) -> None:
+        try:
+            with open(self._reserve, "wb") as stream:
+                os.posix_fallocate(stream.fileno(), 0, RESERVE_BYTES)
+        except OSError:
+            # No room for a reserve is no reason to stop: the journal says so when it is full.
+            with contextlib.suppress(OSError):
+                self._reserve.unlink()
+
+    def append(self, event: Event) -> None:
+        """Queue an event for the next flush."""
+        self._buffer.append(seal(event))
+
+    def flush(self) -> None:
+        """Write the queued events.
+
+        Raises:
+            StorageError: nothing of them was written; they stay queued. The reserve has been
+                given up, so one more flush may succeed.
+        """
+        if not self._buffer:
+            return
+        try:
+            self._writer.append(b"".join(self._buffer))
+        except StorageError:
+            with contextlib.suppress(OSError):
+                self._reserve.unlink()
+            raise
+        self._buffer.clear()
+
+    def sync(self, *, force: bool = False) -> None:
+        """fsync when it is due (or `force`)."""
+        now = time.monotonic()
+        if force or now >= self._next_sync:
+            self._writer.sync()
+            self._next_sync = now + self._sync_every
+
+    def close(self) -> None:
+        """Flush, sync and close."""
+        try:
+            self.flush()
+            self.sync(force=True)
+        finally:
+            self._writer.close()
+            with contextlib.suppress(OSError):
+                self._reserve.unlink()

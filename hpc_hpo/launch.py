@@ -1,0 +1,320 @@
+"""From a study file to a running loop: freeze, lock, replay, adopt, steer.
+
+The one place that puts the rooms together; the commands and the tests call it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpc_hpo import journal as journals
+from hpc_hpo.clock import Clock, SystemClock
+from hpc_hpo.errors import ExitCode, InputError, InputErrors, StudyChanged
+from hpc_hpo.folder import StudyFolder, StudyLock, find_folder
+from hpc_hpo.fsio import to_json, write_atomic
+from hpc_hpo.journal import Journal, StudyState
+from hpc_hpo.model import TaskSpec
+from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.optimizers.registry import create
+from hpc_hpo.pilot.base import Capacity, Pilot
+from hpc_hpo.pilot.parsl_pilot import ParslPilot
+from hpc_hpo.pilot.sources import block_source, check_shape
+from hpc_hpo.prestage.local import check_inputs, stage
+from hpc_hpo.prestage.manifest import Manifest, load_manifest, verify
+from hpc_hpo.site import Site, load_site
+from hpc_hpo.steering.adopt import Inheritance, newest_checkpoint_in
+from hpc_hpo.steering.loop import DONE_REASONS, Steering
+from hpc_hpo.steering.terms import Terms
+from hpc_hpo.study import Change, Study, check_payload, compare, load_study
+from hpc_hpo.version import __version__
+
+TASK_FILE = "task.json"
+#: The folder to which the frozen study's relative paths belong.
+ORIGIN = "origin.json"
+#: How often the lock's holder leaves a sign of life, in seconds.
+HOLDER_EVERY_S = 10.0
+
+
+def open_study(path: Path, directory: Path | None = None) -> tuple[Study, StudyFolder]:
+    """The study and its folder, from a study file or from a study folder.
+
+    Args:
+        path: what the user gave.
+        directory: the study folder, when it is not the one beside the file.
+
+    Raises:
+        InputError: nothing usable is there.
+    """
+    folder = find_folder(path, lambda file: load_study(file).name)
+    if path.is_dir() and folder.study.is_file() and (folder.path / ORIGIN).exists():
+        if directory is not None and directory.resolve() != folder.path:
+            raise InputError("--dir goes with a study file, not with a study folder")
+        return load_frozen(folder), folder
+    file = path / "study.yaml" if path.is_dir() else path
+    study = load_study(file)
+    return study, StudyFolder(directory.resolve()) if directory else folder
+
+
+def load_frozen(folder: StudyFolder) -> Study:
+    """The study as it was frozen, its paths relative to where it came from."""
+    origin = json.loads((folder.path / ORIGIN).read_text())
+    return load_study(folder.study, folder=Path(origin["folder"]))
+
+
+def check(study: Study, site: Site) -> list[InputError]:
+    """Everything that can be known to go wrong before the first block."""
+    problems = [*check_shape(study, site), *check_payload(study), *check_inputs(study)]
+    if not problems:
+        try:
+            make_optimizer(study)
+        except InputError as error:
+            problems.append(error)
+    return problems
+
+
+def make_optimizer(study: Study) -> Optimizer:
+    """The study's optimiser, new."""
+    return create(
+        study.optimizer.spec(), study.space, study.optimizer_seed, budget=study.budget.trials,
+        file=str(study.path), line_of=study.document.line_of,
+    )  # fmt: skip
+
+
+def freeze(study: Study, folder: StudyFolder) -> list[Change]:
+    """Put the study into its folder, or hold it against the one that is there.
+
+    Returns:
+        The harmless differences that were accepted.
+
+    Raises:
+        StudyChanged: results from before and after would not belong together.
+    """
+    changes: list[Change] = []
+    if folder.study.exists() and (folder.path / ORIGIN).exists():
+        changes = compare(load_frozen(folder).to_dict(), study.to_dict())
+        harmful = [change for change in changes if not change.harmless]
+        if harmful:
+            listed = "\n".join(f"  {change}" for change in harmful)
+            raise StudyChanged(
+                f"the study in {folder.path} was begun with other values:\n{listed}\n"
+                "Its trials and new ones would not belong together. Give the changed study "
+                "another name (or --dir), or take the change back.",
+                file=str(study.path),
+            )
+        if not changes:
+            return []
+    header = f"# {study.name}, frozen with all defaults from {study.path}\n"
+    text = header + yaml.safe_dump(study.to_dict(), sort_keys=False, allow_unicode=True)
+    write_atomic(folder.path / ORIGIN, json.dumps({"folder": str(study.folder)}) + "\n")
+    write_atomic(folder.study, text)
+    return changes
+
+
+def task_of(study: Study, manifest: Manifest, folder: StudyFolder) -> TaskSpec:
+    """What every slice of the study shares."""
+    checkpoint = study.checkpoint
+    task = TaskSpec(
+        study=study.name,
+        kind=study.kind,
+        env=study.env,
+        inputs=manifest.absolute(folder),
+        max_time_s=study.trial.max_time,
+        signal=checkpoint.signal,
+        kill_grace_s=checkpoint.kill_grace,
+        checkpoint_files=list(checkpoint.files),
+        checkpoint_every_s=checkpoint.every,
+        checkpoint_keep=checkpoint.keep,
+        fresh_process=study.trial.fresh_process,
+    )
+    if study.kind == "python":
+        task["target"], task["path"] = study.python_target()
+    else:
+        assert study.command is not None, "validated: objective or command"
+        task["argv"] = list(study.command)
+        task["loss"] = study.loss.spec()
+        # A command's relative program and files are relative to the study file.
+        task["path"] = [str(study.folder)]
+    return task
+
+
+def terms_of(study: Study, site: Site) -> Terms:
+    """The study's limits and policies as numbers."""
+    return Terms(
+        trials=study.budget.trials,
+        sign=study.direction_sign,
+        task=TASK_FILE,
+        seed=study.seed,
+        max_attempts=study.trial.max_attempts,
+        max_losses=study.trial.max_losses,
+        wall_time_s=study.budget.wall_time,
+        target_loss=study.budget.target_loss,
+        expected_s=study.trial.expected_time,
+        block_s=study.blocks.walltime,
+        floor_s=site.checkpoint_floor,
+    )
+
+
+def require_inputs(study: Study, folder: StudyFolder) -> Manifest:
+    """The manifest of inputs that are all in place; local ones are staged when none is there.
+
+    Raises:
+        InputError: a staged input is missing or has changed.
+    """
+    manifest = load_manifest(folder)
+    if manifest is None or set(manifest.paths) != {spec.name for spec in study.inputs}:
+        return stage(study, folder)
+    problems = list(verify(manifest, folder, rehash=False))
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise InputError(
+            f"staged inputs are not as they were:\n{listed}\n"
+            "Run `hpc-hpo prestage` to take them as they are now.",
+            file=str(folder.manifest),
+        )
+    return manifest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a steering run ended."""
+
+    reason: str
+    state: StudyState
+
+    @property
+    def exit_code(self) -> int:
+        """The exit status for the shell."""
+        if self.reason not in DONE_REASONS:
+            return ExitCode.WORK_LEFT
+        return ExitCode.DONE if self.state.trial_states["completed"] else ExitCode.NO_RESULT
+
+
+class SteeringRun:
+    """One run of a study, holding its lock from `open` to `close`."""
+
+    def __init__(self, study: Study, site: Site, folder: StudyFolder, *, salvage: bool = False):
+        self.study, self.site, self.folder = study, site, folder
+        self._salvage = salvage
+        self.notes: list[str] = []
+        self.state = StudyState()
+
+    def open(self) -> None:
+        """Check, freeze, lock, stage, and bring the journal back to life.
+
+        Raises:
+            HpoError: anything that would make the run fail later.
+        """
+        problems = check(self.study, self.site)
+        if problems:
+            raise problems[0] if len(problems) == 1 else InputErrors(problems)
+        self.folder.make()
+        self._lock = StudyLock(self.folder)
+        self._lock.acquire()
+        try:
+            self._open_locked()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open_locked(self) -> None:
+        changes = freeze(self.study, self.folder)
+        manifest = require_inputs(self.study, self.folder)
+        task = task_of(self.study, manifest, self.folder)
+        write_atomic(self.folder.path / TASK_FILE, to_json(task))
+        if self._salvage and self.folder.journal.exists():
+            bad = journals.salvage(self.folder.journal)
+            self.notes.append(f"{bad} damaged journal records were set aside")
+        self.state = journals.replay(journals.read_events(self.folder.journal))
+        self.journal = Journal(self.folder.journal)
+        if self.journal.repaired_bytes:
+            self.notes.append(
+                f"the journal's torn last record ({self.journal.repaired_bytes} bytes) was cut off"
+            )
+        if self._lock.taken_over:
+            self.notes.append(f"taken over from {self._lock.taken_over}, which is gone")
+        for change in changes:
+            self.notes.append(f"changed since the last run: {change}")
+        self.folder.stop_request.unlink(missing_ok=True)
+
+    def steer(
+        self,
+        *,
+        pilot: Pilot | None = None,
+        clock: Clock | None = None,
+        stop: Callable[[], str] = lambda: "",
+        observe: Callable[[StudyState, Capacity], None] = lambda state, capacity: None,
+    ) -> Outcome:
+        """Run the loop to its end.
+
+        Args:
+            pilot, clock: replace the real ones in tests.
+            stop: as of Steering; ``hpc-hpo stop`` is heeded besides.
+        """
+        clock = clock or SystemClock()
+        run = self.state.runs + 1
+        inheritance = Inheritance(self.folder, self.state)
+        inheritance.dismiss_workers()
+        inherited = inheritance.collect()
+        closing = inheritance.block_events()
+        event = self._run_event(run, clock.now())
+        self.journal.append(event)
+        self.state.apply(event)
+        for event in closing:
+            self.journal.append(event)
+            self.state.apply(event)
+        pilot = pilot or ParslPilot(self.folder, block_source(self.study, self.site))
+        next_sign = 0.0
+
+        def heed(asked: Callable[[], str] = stop) -> str:
+            return asked() or ("drain" if self.folder.stop_request.exists() else "")
+
+        def watch(state: StudyState, capacity: Capacity) -> None:
+            nonlocal next_sign
+            if clock.now() >= next_sign:
+                next_sign = clock.now() + HOLDER_EVERY_S
+                self._lock.refresh()
+            observe(state, capacity)
+
+        steering = Steering(
+            terms_of(self.study, self.site), str(self.folder.path), self.state, self.journal,
+            make_optimizer(self.study), pilot, clock, inherited=inherited,
+            stop=heed, observe=watch, newest_checkpoint=newest_checkpoint_in(self.folder),
+        )  # fmt: skip
+        pilot.start(run)
+        reason = steering.run()
+        for late in inheritance.late_outcomes():
+            steering.refuse(late)
+        return Outcome(reason, self.state)
+
+    def _run_event(self, run: int, now: float) -> dict[str, Any]:
+        return {
+            "e": "run", "run": run, "at": now, "host": socket.gethostname(), "pid": os.getpid(),
+            "version": __version__, "python": platform.python_version(),
+            "site": self.site.name,
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """Close the journal and give the lock back."""
+        try:
+            self.journal.close()
+        finally:
+            self.folder.stop_request.unlink(missing_ok=True)
+            self._lock.release()
+
+
+def site_of(study: Study, name: str | None = None) -> Site:
+    """The site a study runs on.
+
+    Args:
+        name: overrides the study's own.
+    """
+    return load_site(name or study.site, relative_to=study.folder)

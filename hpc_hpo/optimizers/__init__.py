@@ -1,0 +1,1 @@
+"""Optimisers behind one protocol; make one with registry.create."""

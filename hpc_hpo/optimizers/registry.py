@@ -1,0 +1,113 @@
+"""Optimisers by name: the built-in ones, and those that other packages declare.
+
+Another package adds one through the entry-point group ``hpc_hpo.optimizers``; see
+``base.Optimizer`` for what its class must offer.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from hpc_hpo.errors import InputError
+from hpc_hpo.optimizers.base import Optimizer, Option
+from hpc_hpo.space import Space
+from hpc_hpo.space.reading import LineOf, Problems, Section, nearest
+
+GROUP = "hpc_hpo.optimizers"
+BUILT_IN = {
+    "random": "hpc_hpo.optimizers.random:RandomSearch",
+    "grid": "hpc_hpo.optimizers.grid:GridSearch",
+    "sobol": "hpc_hpo.optimizers.sobol:SobolSearch",
+    "skopt": "hpc_hpo.optimizers.skopt:SkoptSearch",
+}
+AUTO = "auto"
+#: `auto` takes Gaussian processes up to these: beyond, a forest is faster and no worse.
+_GP_BUDGET, _GP_FEATURES = 200, 20
+
+
+def names() -> list[str]:
+    """Every name that create() knows."""
+    declared = {e.name for e in entry_points(group=GROUP)}
+    return [AUTO, *BUILT_IN, *sorted(declared - BUILT_IN.keys())]
+
+
+def _load(name: str) -> Any:
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    return next(e for e in entry_points(group=GROUP) if e.name == name).load()
+
+
+def _automatic(space: Space, budget: int | None) -> dict[str, Any]:
+    """skopt with a Gaussian process for a small budget in few dimensions, else with trees."""
+    small = budget is not None and budget <= _GP_BUDGET and space.features <= _GP_FEATURES
+    return {"surrogate": "GP" if small else "ET"}
+
+
+def _read_options(section: Section, valid: Mapping[str, Option]) -> dict[str, Any]:
+    section.only((), ["name", "seed", *valid])
+    options: dict[str, Any] = {}
+    for name, value in section.content.items():
+        option = Option() if name == "seed" else valid.get(name)
+        if option is None:
+            continue
+        if option.choices is not None:
+            if value not in option.choices:
+                section.problems.add(
+                    section.path(name), f"unknown value{nearest(value, option.choices)}",
+                    found=value, valid=option.choices,
+                )
+            options[name] = value
+            continue
+        number = section.integer(name)
+        if number is not None and number < option.low:
+            section.problems.add(section.path(name), "too small", found=number,
+                                 valid=f"an integer of at least {option.low}")
+        options[name] = number
+    return options
+
+
+def create(
+    spec: str | Mapping[str, Any],
+    space: Space,
+    seed: int,
+    *,
+    budget: int | None = None,
+    file: str | None = None,
+    key: str = "optimizer",
+    line_of: LineOf | None = None,
+) -> Optimizer:
+    """The optimiser that a study asks for.
+
+    Args:
+        spec: a name, or a mapping with `name`, the optimiser's options, and `seed`, which
+            goes before the argument.
+        seed: at least 0; equal seeds give equal points.
+        budget: trials the study may run; None when only time limits it.
+        file, key, line_of: say in errors where the text stands.
+
+    Raises:
+        InputErrors: an unknown name or option, or a bad value of one.
+    """
+    problems = Problems(file, line_of)
+    content = spec if isinstance(spec, Mapping) else {"name": spec}
+    name = content.get("name")
+    if name not in names():
+        at = f"{key}.name" if content is spec else key
+        problems.add(at, f"unknown optimizer{nearest(name, names())}", found=name, valid=names())
+        problems.raise_any()
+    cls = _load("skopt" if name == AUTO else str(name))
+    options = _read_options(Section(content, key, problems), cls.OPTIONS)
+    problems.raise_any()
+    if name == AUTO:
+        options = {**_automatic(space, budget), **options}
+    seed = int(options.pop("seed", seed))
+    try:
+        made: Optimizer = cls(space, seed=seed, budget=budget, **options)
+    except InputError as error:
+        problems.add(f"{key}.{error.key}" if error.key else key, error.problem)
+    problems.raise_any()
+    return made

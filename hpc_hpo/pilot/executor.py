@@ -1,0 +1,112 @@
+"""Parsl's HighThroughputExecutor as this package uses it.
+
+It is used without Parsl's DataFlowKernel: when to start and end blocks, what counts as a failure
+and what is tried again is this package's own business (pilot/policy.py, steering). What is
+changed, and why:
+
+- The interchange is pilot/interchange.py, which matches slices to blocks by the time left.
+- The block's command is composed as an argument list, so that folders with spaces and quotes
+  work (Parsl formats a string), and it runs under worker/block.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from parsl.executors import HighThroughputExecutor
+
+#: What a worker calls for each slice: bytes of a JSON request in, bytes of a JSON outcome out.
+ENTRY = "hpc_hpo.worker.entry.run_request"
+
+
+class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]
+    """A HighThroughputExecutor whose blocks run our supervisor around Parsl's worker pool.
+
+    Args:
+        supervise: block id -> the supervisor's argument list, up to and including ``--``.
+        python: the workers' Python.
+        settings: passed on to HighThroughputExecutor.
+    """
+
+    def __init__(
+        self, supervise: Callable[[str], Sequence[str]], python: str, **settings: Any
+    ) -> None:
+        super().__init__(
+            interchange_launch_cmd=[sys.executable, "-m", "hpc_hpo.pilot.interchange"],
+            block_error_handler=False,
+            **settings,
+        )
+        self._supervise = supervise
+        self._python = python
+
+    def prepare(self, run_dir: Path, scripts: Path, run_id: str) -> None:
+        """Do what Parsl's DataFlowKernel does for an executor before starting it."""
+        self.run_dir = str(run_dir)
+        self.run_id = run_id
+        self.provider.script_dir = str(scripts)
+        logging.getLogger("parsl").propagate = False
+
+    def initialize_scaling(self) -> None:
+        """Parsl composes the launch command here; ours depends on the block."""
+
+    def _get_launch_command(self, block_id: str) -> str:
+        pool = [
+            self._python, "-m", "parsl.executors.high_throughput.process_worker_pool",
+            f"--max_workers_per_node={self.max_workers_per_node}",
+            "--addresses", ",".join(sorted(self.all_addresses)),
+            f"--port={self.worker_port}",
+            f"--prefetch_capacity={self.prefetch_capacity}",
+            f"--cores_per_worker={self.cores_per_worker}",
+            "--mem_per_worker=None",
+            f"--poll={self.poll_period}",
+            f"--cert_dir={self.cert_dir}",
+            f"--logdir={self.worker_logdir}",
+            f"--block_id={block_id}",
+            f"--hb_period={self.heartbeat_period}",
+            f"--hb_threshold={self.heartbeat_threshold}",
+            "--cpu-affinity=none",
+            "--mpi-launcher=mpiexec",
+        ]  # fmt: skip
+        return shlex.join([*self._supervise(block_id), *pool])
+
+    def submit_slice(self, request: bytes, priority: int, needs_s: float) -> Future[bytes]:
+        """Queue one slice; the future holds the worker's answer."""
+        context = {
+            "task_executor": {"f": ENTRY},
+            "resource_spec": {"priority": priority, "needs_s": needs_s},
+        }
+        future: Future[bytes] = self.submit_payload(context, request)
+        return future
+
+    def interchange_alive(self) -> bool:
+        """False once the interchange process has ended."""
+        return self.interchange_proc is not None and self.interchange_proc.poll() is None
+
+    def launch_block(self) -> tuple[str, str]:
+        """Submit one block; its id and the scheduler's job id.
+
+        Raises:
+            Exception: whatever the provider raises when the scheduler refuses.
+        """
+        block = str(self._block_id_counter.get_id())
+        job = str(self._launch_block(block))
+        self.blocks_to_job_id[block] = job
+        self.job_ids_to_block[job] = block
+        return block, job
+
+
+def log_parsl_to(path: Path) -> logging.Handler:
+    """Send Parsl's own log to a file; returns the handler for `logging`'s removeHandler."""
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("parsl")
+    logger.addHandler(handler)
+    logger.setLevel(os.environ.get("HPC_HPO_PARSL_LOG", "WARNING"))
+    return handler

@@ -1,0 +1,78 @@
+"""How many blocks to have: a pure function of the blocks, the demand and the limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBlock:
+    """A block that has not ended.
+
+    Attributes:
+        seconds_left: until its deadline; its whole walltime while it waits in the queue;
+            infinity without one.
+        idle: its workers are connected and none of them has a slice.
+    """
+
+    id: str
+    running: bool
+    seconds_left: float
+    idle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the study and the site allow.
+
+    Attributes:
+        max_blocks: blocks that may take slices at one time.
+        workers_per_block: slices one block can run at one time.
+        lead_s: a successor is requested this long before a block's end, the time that a block
+            takes to come up.
+        useful_s: a block with less time left than this cannot start any open slice.
+    """
+
+    max_blocks: int
+    workers_per_block: int
+    lead_s: float
+    useful_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now."""
+
+    request: int
+    release: tuple[str, ...]
+
+
+def decide(blocks: Sequence[LiveBlock], demand: int, limits: Limits) -> Decision:
+    """Blocks to request and to release.
+
+    Args:
+        blocks: all that have not ended.
+        demand: slices that are running or could run now.
+
+    A block *lasts* while more than `lead_s` (and `useful_s`) of it is left, so that its
+    successor starts up while it runs out; those that last never exceed `max_blocks`. Released
+    is an idle block that is too short for every open slice, or that the demand does not need:
+    its hours are money.
+    """
+    floor = max(limits.lead_s, limits.useful_s)
+    lasting = [b for b in blocks if not b.running or b.seconds_left > floor]
+    needed = min(limits.max_blocks, math.ceil(demand / max(1, limits.workers_per_block)))
+    idle = sorted((b for b in blocks if b.running and b.idle), key=lambda b: b.seconds_left)
+    surplus = len(lasting) - needed
+    release = []
+    for block in idle:
+        if block.seconds_left < limits.useful_s:
+            release.append(block.id)
+        elif surplus > 0 and block.seconds_left > floor:
+            release.append(block.id)
+            surplus -= 1
+        elif demand == 0:
+            release.append(block.id)
+    return Decision(max(0, needed - len(lasting)), tuple(release))

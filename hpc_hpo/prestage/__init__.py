@@ -1,0 +1,1 @@
+"""Bringing a study's inputs into its folder before any job runs, with a manifest to prove it."""

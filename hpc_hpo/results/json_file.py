@@ -1,0 +1,38 @@
+"""Results as one JSON object, with what CSV has no room for: reports and slices."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hpc_hpo.fsio import write_atomic
+from hpc_hpo.journal import StudyState
+from hpc_hpo.model import Trial
+from hpc_hpo.results.table import POINT, Row, direction_sign, strict_json, trials_table
+
+
+def _full(row: Row, trial: Trial) -> dict[str, Any]:
+    return {
+        **{key: value for key, value in row.items() if not key.startswith(POINT)},
+        "point": trial.point,
+        "error": trial.error,
+        "reports": [{"step": step, **trial.reports[step]} for step in sorted(trial.reports)],
+        "slices": [asdict(record) for record in trial.slices],
+    }
+
+
+def write_json(state: StudyState, study: dict[str, Any], path: Path) -> None:
+    """Write {"study", "best", "trials"} as strict JSON (see strict_json for NaN).
+
+    `study` is the frozen study; `best` is one of `trials` or null; a trial holds the columns of
+    trials_table, and its point, reports ([{"step", metric...}]), slices and whole error.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    rows = trials_table(state, direction_sign(study))
+    trials = [_full(row, state.trials[row["trial"]]) for row in rows]
+    best = next((trial for trial in trials if trial["rank"] == 1), None)
+    text = strict_json({"study": study, "best": best, "trials": trials}, indent=1)
+    write_atomic(path, text + "\n")

@@ -1,0 +1,95 @@
+"""A study's trials as flat rows, and values as strict JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from hpc_hpo.journal import StudyState
+from hpc_hpo.model import SliceEnd, Trial
+
+Row = dict[str, Any]
+
+#: In front of a parameter's name, so that one called "loss" hides no column.
+POINT = "point."
+
+
+def direction_sign(study: dict[str, Any]) -> int:
+    """-1 when the (plain) study's loss is maximised, else +1."""
+    return -1 if study.get("direction") == "maximize" else 1
+
+
+def parameter_names(state: StudyState) -> list[str]:
+    """The parameters of all points, in the order in which they first appear."""
+    return list(dict.fromkeys(name for trial in state.trials.values() for name in trial.point))
+
+
+def ranks(state: StudyState, sign: int) -> dict[int, int]:
+    """The place of each completed trial, 1 for the best; the earlier of equals is better.
+
+    Args:
+        sign: +1 when the loss is minimised, -1 when it is maximised.
+    """
+    done = [(sign * t.loss, t.id) for t in state.trials.values() if t.loss is not None]
+    return {number: place for place, (_, number) in enumerate(sorted(done), start=1)}
+
+
+def trials_table(state: StudyState, sign: int) -> list[Row]:
+    """One flat row for each trial, in order of their numbers; None where there is no value.
+
+    All rows have the same keys: trial, segment, state, loss, rank (1 is the best), `point.NAME`
+    for each parameter (None where a condition leaves it out), slices (how many were submitted),
+    failures (attempts that the payload failed), lost (slices lost to nodes or blocks),
+    busy_s (worker-seconds of its slices), started and ended (seconds since the epoch; ended
+    only when the trial is final), error (message of its last one).
+
+    Args:
+        sign: +1 when the loss is minimised, -1 when it is maximised.
+    """
+    names = parameter_names(state)
+    places = ranks(state, sign)
+    return [_row(trial, names, places.get(trial.id)) for _, trial in sorted(state.trials.items())]
+
+
+def columns(state: StudyState) -> list[str]:
+    """The keys of trials_table's rows, known also when there are none."""
+    return list(_row(Trial(0, {}), parameter_names(state), None))
+
+
+def _row(trial: Trial, names: list[str], rank: int | None) -> Row:
+    ran = [(s.started, s.ended) for s in trial.slices if s.started is not None]
+    ends = [ended for _, ended in ran if ended is not None]
+    return {
+        "trial": trial.id,
+        "segment": trial.segment,
+        "state": trial.state.value,
+        "loss": trial.loss,
+        "rank": rank,
+        **{POINT + name: trial.point.get(name) for name in names},
+        "slices": len(trial.slices),
+        "failures": trial.failures,
+        "lost": sum(s.end is SliceEnd.LOST for s in trial.slices),
+        "busy_s": sum(max(0.0, end - start) for start, end in ran if end is not None),
+        "started": min((start for start, _ in ran), default=None),
+        "ended": max(ends, default=None) if trial.final else None,
+        "error": trial.error.get("message") if trial.error else None,
+    }
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_portable(item) for item in value]
+    return value
+
+
+def strict_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON that every reader takes: NaN and infinities are the strings "NaN", "Infinity" and
+    "-Infinity", as in Protocol Buffers' JSON mapping; what is not ASCII is escaped, so that
+    lone surrogates (from file names) are no fault of the file's encoding.
+    """
+    return json.dumps(_portable(value), indent=indent, allow_nan=False)

@@ -1,0 +1,349 @@
+"""The steering loop: ask, submit, take outcomes in, tell; until the study is done.
+
+It takes the optimiser, the pilot, the journal and the clock as arguments and knows none of
+their kinds. One thread, no busy waiting: it sleeps on the queue into which finished slices
+fall. Every change of the study goes journal first: an event is written before what it
+announces is done, and ``StudyState.apply`` is the only way it takes effect.
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from hpc_hpo.clock import Clock
+from hpc_hpo.errors import StorageError
+from hpc_hpo.journal import Event, Journal, StudyState
+from hpc_hpo.model import (
+    ErrorInfo,
+    SliceEnd,
+    SliceOutcome,
+    SliceRequest,
+    Trial,
+    TrialState,
+)
+from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.pilot.base import Capacity, Pilot
+from hpc_hpo.steering.pace import Pace
+from hpc_hpo.steering.terms import Terms
+from hpc_hpo.steering.verdict import judge, usable_loss
+
+#: Longest sleep on the queue of outcomes, in seconds; the pilot's own poll period is longer
+#: on batch sites.
+TICK_S = 0.25
+#: The steering process's CPU time is written to the journal this often.
+CPU_RECORD_S = 30.0
+#: A trial whose slice failed for a passing reason (disk full) is tried again after this.
+RETRY_S = 10.0
+#: ... and one that a worker declined, for want of time, after this.
+DECLINED_S = 0.5
+#: After a stop request, slices get this long to checkpoint before their blocks are cancelled.
+DRAIN_S = 120.0
+
+#: Why a loop ended, and whether the study is then done.
+DONE_REASONS = frozenset({"budget", "exhausted", "target", "wall_time"})
+
+
+class Steering:
+    """One run of the loop.
+
+    Args:
+        stop: called at every turn; "" to go on, "drain" to checkpoint and stop, "now" to stop
+            without waiting.
+        observe: called at every turn with the state and the pilot's capacity.
+        inherited: outcomes of slices that the journal has open from an earlier run.
+        newest_checkpoint: (trial, slice) -> the newest checkpoint that slice committed.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        directory: str,
+        state: StudyState,
+        journal: Journal,
+        optimizer: Optimizer,
+        pilot: Pilot,
+        clock: Clock,
+        *,
+        inherited: Sequence[SliceOutcome] = (),
+        stop: Callable[[], str] = lambda: "",
+        observe: Callable[[StudyState, Capacity], None] = lambda state, capacity: None,
+        newest_checkpoint: Callable[[int, int], Any] = lambda trial, slice_: None,
+    ) -> None:
+        self.terms = terms
+        self.state = state
+        self._directory = directory
+        self._journal = journal
+        self._optimizer = optimizer
+        self._pilot = pilot
+        self._clock = clock
+        self._stop = stop
+        self._observe = observe
+        self._newest_checkpoint = newest_checkpoint
+        self._pace = Pace(terms.floor_s, terms.expected_s, terms.block_s)
+        self._arrived: queue.SimpleQueue[SliceOutcome] = queue.SimpleQueue()
+        self._in_flight = 0
+        #: Trials to go on with: (not before, order, trial id).
+        self._waiting: list[tuple[float, int, int]] = []
+        self._order = 0
+        self._next_id = max(state.trials, default=-1) + 1
+        self._cpu_recorded = clock.cpu()
+        self._cpu_due = clock.now() + CPU_RECORD_S
+        self._storage_error: StorageError | None = None
+        self._exhausted = False
+        self._best: float | None = None
+        self._replay_into_optimizer()
+        for outcome in inherited:
+            self.take(outcome)
+
+    # -- the journal ---------------------------------------------------------
+
+    def _happen(self, event: Event) -> None:
+        self._journal.append(event)
+        self.state.apply(event)
+
+    def _flush(self) -> None:
+        """Write the journal. A full disk stops the study in order instead of losing outcomes."""
+        try:
+            self._journal.flush()
+            self._journal.sync()
+        except StorageError as error:
+            self._storage_error = self._storage_error or error
+
+    def _cpu_event(self, kind: str, **facts: Any) -> Event:
+        now, cpu = self._clock.now(), self._clock.cpu()
+        used, self._cpu_recorded = cpu - self._cpu_recorded, cpu
+        self._cpu_due = now + CPU_RECORD_S
+        return {"e": kind, "run": self.state.runs, "at": now, "cpu": round(used, 4), **facts}
+
+    def _replay_into_optimizer(self) -> None:
+        """Bring the optimiser to the journal's state, in the journal's order."""
+        for kind, number in self.state.search_log:
+            trial = self.state.trials[number]
+            if kind == "asked":
+                self._optimizer.adopt(trial.id, trial.point)
+            else:
+                self._tell(trial)
+        for trial in self.state.trials.values():
+            if not trial.final and trial.open_slice is None:
+                self._enqueue(trial.id, 0.0)
+
+    # -- outcomes ------------------------------------------------------------
+
+    def take(self, outcome: SliceOutcome) -> None:
+        """Take in a slice's end: journal it, tell the optimiser, queue what is to go on."""
+        trial = self.state.trials.get(outcome["trial"])
+        record = trial.open_slice if trial is not None else None
+        if trial is None or record is None or record.number != outcome["slice"]:
+            self.refuse(outcome)
+            return
+        if outcome["end"] == SliceEnd.LOST.value and not outcome.get("checkpoint"):
+            outcome["checkpoint"] = self._newest_checkpoint(trial.id, record.number)
+        verdict = judge(trial, outcome, self.terms.max_attempts, self.terms.max_losses)
+        event: Event = {"e": "end", "at": self._clock.now(), **outcome}
+        event["state"] = verdict.state.value
+        if verdict.wasted_s:
+            event["wasted_s"] = round(verdict.wasted_s, 6)
+        if verdict.futile:
+            event["futile"] = True
+        if verdict.error is not None:
+            event["error"] = _joined(outcome.get("error"), verdict.error)
+        if verdict.state is TrialState.COMPLETED and usable_loss(outcome) is None:
+            event["state"] = TrialState.FAILED.value
+            event["end"] = SliceEnd.FAILED.value
+            message = f"the loss is {outcome.get('loss')!r}, not a finite number"
+            event["error"] = {"kind": "loss", "message": message}
+        self._happen(event)
+        self._pace.learn(outcome, trial.spent_s)
+        if trial.final:
+            self._tell(trial)
+        else:
+            transient = (outcome.get("error") or {}).get("transient", False)
+            declined = outcome["end"] == SliceEnd.DECLINED.value
+            delay = RETRY_S if transient else DECLINED_S if declined else 0.0
+            self._enqueue(trial.id, self._clock.now() + delay if delay else 0.0)
+
+    def refuse(self, outcome: SliceOutcome) -> None:
+        """Log an outcome that is not of the trial's open slice; it changes nothing else."""
+        facts = {k: outcome[k] for k in ("run", "trial", "slice", "end") if k in outcome}  # type: ignore[literal-required]
+        self._happen({"e": "refused", "at": self._clock.now(), "outcome": facts})
+
+    def _tell(self, trial: Trial) -> None:
+        loss = None if trial.loss is None else self.terms.sign * trial.loss
+        if loss is not None and (self._best is None or loss < self._best):
+            self._best = loss
+        self._optimizer.tell(trial.id, loss)
+
+    def _enqueue(self, number: int, not_before: float) -> None:
+        self._order += 1
+        heapq.heappush(self._waiting, (not_before, self._order, number))
+
+    def _wait_for_outcomes(self, seconds: float) -> None:
+        """Take in all outcomes that are there, waiting up to `seconds` for the first."""
+        try:
+            outcome = self._arrived.get(timeout=seconds) if seconds > 0 else (
+                self._arrived.get_nowait()
+            )
+            while True:
+                self._in_flight -= 1
+                self.take(outcome)
+                outcome = self._arrived.get_nowait()
+        except queue.Empty:
+            return
+
+    # -- new slices ----------------------------------------------------------
+
+    def _new_trials_left(self) -> int:
+        return 0 if self._exhausted else max(0, self.terms.trials - len(self.state.trials))
+
+    def demand(self) -> int:
+        """Slices that run or could run now."""
+        return self._in_flight + len(self._waiting) + self._new_trials_left()
+
+    def _fill(self, capacity: Capacity) -> None:
+        """Hand slices to the pilot until every worker has one (and a few more, if short)."""
+        workers = capacity.connected or capacity.expected
+        room = workers * (1 + self._pace.lookahead()) - self._in_flight
+        trials: list[Trial] = []
+        now = self._clock.now()
+        while room > len(trials) and self._waiting and self._waiting[0][0] <= now:
+            trials.append(self.state.trials[heapq.heappop(self._waiting)[2]])
+        trials += self._ask(min(room - len(trials), self._new_trials_left()))
+        requests = [self._open_slice(trial, now) for trial in trials]
+        self._flush()
+        if self._storage_error is not None:
+            # Unwritten submissions are not made; the restart finds these trials open.
+            return
+        for request in requests:
+            future = self._pilot.submit(request, priority=0 if request["slice"] > 1 else 1)
+            self._in_flight += 1
+            future.add_done_callback(self._land)
+
+    def _land(self, future: Future[SliceOutcome]) -> None:
+        """May be called in another thread."""
+        self._arrived.put(future.result())
+
+    def _ask(self, count: int) -> list[Trial]:
+        if count <= 0:
+            return []
+        ids = range(self._next_id, self._next_id + count)
+        points = self._optimizer.ask(ids)
+        if len(points) < count and self._optimizer.exhausted:
+            self._exhausted = True
+        for number, point in zip(ids, points, strict=False):
+            # Distinct and reproducible; 31 bits, which every library's seed takes.
+            seed = (self.terms.seed * 1_000_003 + number) & 0x7FFFFFFF
+            self._happen(
+                {"e": "asked", "trial": number, "point": point, "seed": seed,
+                 "at": self._clock.now()}
+            )  # fmt: skip
+        self._next_id += len(points)
+        return [self.state.trials[n] for n in ids[: len(points)]]
+
+    def _open_slice(self, trial: Trial, now: float) -> SliceRequest:
+        number = trial.slices[-1].number + 1 if trial.slices else 1
+        self._happen(
+            {"e": "submit", "trial": trial.id, "slice": number, "run": self.state.runs, "at": now}
+        )
+        return SliceRequest(
+            dir=self._directory,
+            task=self.terms.task,
+            run=self.state.runs,
+            trial=trial.id,
+            slice=number,
+            point=trial.point,
+            seed=trial.seed,
+            attempt=trial.failures + 1,
+            known_step=max(trial.reports, default=-1),
+            spent_s=round(trial.spent_s, 3),
+            margin_s=round(self._pace.margin_s(), 3),
+            needs_s=round(self._pace.needs_s(trial), 3),
+            stop_step=None,
+        )
+
+    # -- the loop --------------------------------------------------------------
+
+    def _finished(self) -> str:
+        """Why the study is done, or "" while it is not."""
+        if self._in_flight == 0 and not self._waiting and self._new_trials_left() == 0:
+            return "exhausted" if self._exhausted else "budget"
+        target = self.terms.target_loss
+        if target is not None and self._best is not None and self._best <= self.terms.sign * target:
+            return "target"
+        if self.terms.wall_time_s is not None and self.state.elapsed_s >= self.terms.wall_time_s:
+            return "wall_time"
+        return ""
+
+    def run(self) -> str:
+        """Steer until the study is done or is asked to stop; returns why.
+
+        The pilot must have been started. It is stopped before this returns, whatever happens.
+
+        Raises:
+            StorageError: the journal cannot be written; running slices were paused first, and
+                outcomes that did not fit are in the workers' spools.
+            PilotError: blocks cannot be had.
+        """
+        reason = ""
+        try:
+            while not reason:
+                reason = self._turn()
+            if self._in_flight and reason != "now":
+                self._drain()
+        finally:
+            for event in self._pilot.stop():
+                self._happen(event)
+            self._wait_for_outcomes(0)
+            if self._cpu_due:
+                self._happen(self._cpu_event("stop", reason=reason or "error"))
+            self._flush()
+        if self._storage_error is not None:
+            raise self._storage_error
+        return reason
+
+    def _turn(self) -> str:
+        """One turn of the loop; why to leave it, or ""."""
+        capacity = self._pilot.capacity()
+        self._fill(capacity)
+        self._pilot.want(self.demand())
+        for event in self._pilot.poll():
+            self._happen(event)
+        if self._clock.now() >= self._cpu_due:
+            self._happen(self._cpu_event("tick"))
+        self._flush()
+        self._observe(self.state, capacity)
+        if self._storage_error is not None:
+            return "storage"
+        asked_to = self._stop()
+        if asked_to:
+            return "now" if asked_to == "now" else "stop"
+        reason = self._finished()
+        if not reason:
+            self._wait_for_outcomes(TICK_S)
+            reason = self._finished()
+        return reason
+
+    def _drain(self) -> None:
+        """Let the running slices checkpoint; a second request to stop cuts it short."""
+        self._pilot.want(0)
+        self._pilot.pause_all()
+        end = self._clock.now() + DRAIN_S
+        while self._in_flight and self._clock.now() < end and self._stop() != "now":
+            for event in self._pilot.poll():
+                self._happen(event)
+            capacity = self._pilot.capacity()
+            if capacity.connected == 0:
+                return
+            self._wait_for_outcomes(TICK_S)
+            self._flush()
+            self._observe(self.state, capacity)
+
+
+def _joined(error: ErrorInfo | None, verdict: ErrorInfo) -> ErrorInfo:
+    """The slice's own error with the verdict's kind and message on top."""
+    merged = ErrorInfo(**(error or {}))
+    merged.update(verdict)
+    return merged

@@ -1,0 +1,89 @@
+"""What the steering loop learns about the speed of trials, to place slices before deadlines.
+
+Pure bookkeeping: outcomes in, seconds out.
+"""
+
+from __future__ import annotations
+
+from hpc_hpo.model import SliceOutcome, Trial
+
+#: How much more than the longest step and checkpoint seen is kept free before a deadline.
+SAFETY = 1.5
+#: New slices may begin to be queued ahead for this many seconds of work.
+LOOKAHEAD_S = 0.25
+#: ... but never more than this many for each worker.
+LOOKAHEAD_MAX = 32
+
+
+class Pace:
+    """Learned times of one study, in seconds.
+
+    Args:
+        floor_s: the site's smallest margin before a deadline.
+        expected_s: the user's guess of a whole trial; None = unknown.
+        block_s: walltime of a block; None = without end.
+    """
+
+    def __init__(self, floor_s: float, expected_s: float | None, block_s: float | None) -> None:
+        self._floor_s = floor_s
+        self._expected_s = expected_s
+        self._block_s = block_s
+        self._checkpoint_s = 0.0
+        self._step_s = 0.0
+        self._first_checkpoint_s = 0.0
+        self._checkpoints = False
+        self._longest_s: float | None = None
+        self._mean_slice_s: float | None = None
+
+    def learn(self, outcome: SliceOutcome, spent_s: float) -> None:
+        """Take in a slice's end.
+
+        Args:
+            outcome: what the worker wrote.
+            spent_s: payload seconds of the trial so far, this slice included.
+        """
+        pace = outcome.get("pace") or {}
+        self._checkpoint_s = max(self._checkpoint_s, pace.get("checkpoint_s", 0.0))
+        self._step_s = max(self._step_s, pace.get("step_s", 0.0))
+        self._first_checkpoint_s = max(
+            self._first_checkpoint_s, pace.get("first_checkpoint_s", 0.0)
+        )
+        if outcome.get("checkpoint"):
+            self._checkpoints = True
+        if "started" in outcome and "ended" in outcome:
+            length = max(0.0, outcome["ended"] - outcome["started"])
+            mean = self._mean_slice_s
+            self._mean_slice_s = length if mean is None else 0.9 * mean + 0.1 * length
+        if outcome["end"] == "completed":
+            self._longest_s = max(self._longest_s or 0.0, spent_s)
+
+    def margin_s(self) -> float:
+        """How long before its deadline a slice should be asked to checkpoint."""
+        return max(self._floor_s, SAFETY * (self._checkpoint_s + self._step_s))
+
+    def needs_s(self, trial: Trial) -> float:
+        """The least time a block must have left for a slice of `trial` to be of use.
+
+        A trial that checkpoints needs to reach its next checkpoint; one that does not must
+        reach its end, as far as its length is known. Never more than a fresh block offers, or
+        the trial would wait for ever.
+        """
+        margin = self.margin_s()
+        if self._checkpoints:
+            needs = margin + max(self._step_s, min(self._first_checkpoint_s, margin))
+        else:
+            whole = self._longest_s if self._longest_s is not None else self._expected_s
+            needs = self._floor_s + max(0.0, (whole or 0.0) - trial.spent_s)
+        if self._block_s is not None:
+            needs = min(needs, 0.75 * self._block_s)
+        return needs
+
+    def lookahead(self) -> int:
+        """Slices to keep queued for each worker beyond the one it runs.
+
+        None for slices of a second or more, where a point asked later knows more; some for
+        slices so short that the way to the worker and back would leave it idle.
+        """
+        if self._mean_slice_s is None or self._mean_slice_s > LOOKAHEAD_S:
+            return 0
+        return min(LOOKAHEAD_MAX, int(LOOKAHEAD_S / max(self._mean_slice_s, 1e-3)))

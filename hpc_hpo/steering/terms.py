@@ -1,0 +1,32 @@
+"""What a study asks of the steering loop, as plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Limits and policies of one study; times in seconds.
+
+    Attributes:
+        trials: the budget in trials.
+        sign: +1 to minimise the loss, -1 to maximise it.
+        task: name of the task file that workers read.
+        wall_time_s: steering time after which the study is done; None = no limit.
+        target_loss: a loss as good as this ends the study; None = no target.
+        block_s: walltime of a block; None = without end.
+        floor_s: smallest margin before a block's end.
+    """
+
+    trials: int
+    sign: int
+    task: str
+    seed: int = 0
+    max_attempts: int = 3
+    max_losses: int = 5
+    wall_time_s: float | None = None
+    target_loss: float | None = None
+    expected_s: float | None = None
+    block_s: float | None = None
+    floor_s: float = 1.0

@@ -1,0 +1,94 @@
+"""What a slice's end means for its trial: pure decisions, in one place.
+
+Only the payload's own errors spend attempts. Walltime, lost nodes, preemption and a dead
+steering process never do (parsl #1905); they are bounded by `max_losses`, the slices in a row
+that end without progress, so that a trial that kills its node or never reaches a checkpoint
+within a block does not run for ever.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hpc_hpo.model import CheckpointInfo, ErrorInfo, SliceEnd, SliceOutcome, Trial, TrialState
+
+#: Errors that the same point would meet again: not tried again.
+LASTING_ERRORS = frozenset({"loss", "timeout", "import"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The consequence of a slice's end.
+
+    Attributes:
+        state: the trial's new state.
+        wasted_s: worker-seconds whose work has to be done again.
+        futile: the slice made no progress and it was not the payload's own error.
+        error: why the trial failed, when that is not the slice's own error.
+    """
+
+    state: TrialState
+    wasted_s: float = 0.0
+    futile: bool = False
+    error: ErrorInfo | None = None
+
+
+def judge(trial: Trial, outcome: SliceOutcome, max_attempts: int, max_losses: int) -> Verdict:
+    """Decide what follows from `outcome`, which came from the trial's open slice.
+
+    Args:
+        trial: as it was before the outcome.
+        outcome: the slice's end; its `checkpoint` is the trial's newest committed one.
+        max_attempts: failed attempts after which the trial has failed.
+        max_losses: futile slices in a row after which it has.
+    """
+    end = SliceEnd(outcome["end"])
+    if end is SliceEnd.COMPLETED:
+        return Verdict(TrialState.COMPLETED)
+    if end is SliceEnd.DECLINED:
+        begun = any(s.started is not None for s in trial.slices)
+        return Verdict(TrialState.PAUSED if begun else TrialState.ASKED)
+    error = outcome.get("error") or {}
+    if end is SliceEnd.FAILED and not error.get("transient"):
+        lasting = error.get("kind") in LASTING_ERRORS
+        failed = lasting or trial.failures + 1 >= max_attempts
+        return Verdict(TrialState.FAILED if failed else TrialState.PAUSED)
+    wasted = _wasted(trial, outcome)
+    futile = not _progressed(trial, outcome) and outcome.get("reason") not in ("steering", "stop")
+    if futile and trial.losses + 1 >= max_losses:
+        why = error.get("message") or outcome.get("reason") or end.value
+        return Verdict(
+            TrialState.FAILED,
+            wasted,
+            True,
+            {
+                "kind": "losses",
+                "message": f"given up after {trial.losses + 1} slices in a row that ended "
+                f"without a new checkpoint; the last one: {why}",
+            },
+        )
+    return Verdict(TrialState.PAUSED, wasted, futile)
+
+
+def _progressed(trial: Trial, outcome: SliceOutcome) -> bool:
+    checkpoint = outcome.get("checkpoint")
+    known = trial.checkpoint["name"] if trial.checkpoint else None
+    return checkpoint is not None and checkpoint["name"] != known
+
+
+def _wasted(trial: Trial, outcome: SliceOutcome) -> float:
+    """Seconds of the slice after its last own checkpoint."""
+    if "started" not in outcome or "ended" not in outcome:
+        return 0.0
+    since = outcome["started"]
+    checkpoint: CheckpointInfo | None = outcome.get("checkpoint")
+    if checkpoint is not None and checkpoint["slice"] == outcome["slice"]:
+        since = max(since, checkpoint["at"])
+    return max(0.0, outcome["ended"] - since)
+
+
+def usable_loss(outcome: SliceOutcome) -> float | None:
+    """The loss of a completed slice when it is a finite number."""
+    loss = outcome.get("loss")
+    return loss if loss is not None and math.isfinite(loss) else None

@@ -1,0 +1,84 @@
+"""What changed between two forms of one study, and whether the old results still count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: Keys, with all below them, that decide how the work is done but not what a loss means.
+#: `env` and `trial.ranks` are not here: both can change what the objective computes.
+HARMLESS = frozenset(
+    {
+        "budget",
+        "blocks",
+        "site",
+        "checkpoint",
+        "trial.cores_per_rank",
+        "trial.gpus_per_rank",
+        "trial.memory",
+        "trial.expected_time",
+        "trial.max_time",
+        "trial.max_attempts",
+        "trial.max_losses",
+        "trial.fresh_process",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key that differs.
+
+    Attributes:
+        key: its key path.
+        old: the value before, None when it was not set.
+        new: the value now, None when it is not set.
+        harmless: True when results from before and after belong together.
+    """
+
+    key: str
+    old: Any
+    new: Any
+    harmless: bool
+
+    def __str__(self) -> str:
+        old, new = ("(not set)" if value is None else repr(value) for value in (self.old, self.new))
+        return f"{self.key}: {old} -> {new}"
+
+
+def _is_harmless(key: str) -> bool:
+    parts = key.split(".")
+    return any(".".join(parts[:n]) in HARMLESS for n in range(1, len(parts) + 1))
+
+
+def _same(old: Any, new: Any) -> bool:
+    # Python takes true for 1; a choice of 1 and a choice of true are two.
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same, old, new))
+    if isinstance(old, bool) or isinstance(new, bool):
+        return old is new
+    return bool(old == new)
+
+
+def _differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], parent: str
+) -> Iterator[tuple[str, Any, Any]]:
+    for name in [*old, *(n for n in new if n not in old)]:
+        key = f"{parent}.{name}" if parent else name
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _differences(before, after, key)
+        elif not _same(before, after):
+            yield key, before, after
+    if parent == "space" and list(old) != list(new) and set(old) == set(new):
+        # A seed's points depend on the order in which the parameters are drawn.
+        yield "space (order)", list(old), list(new)
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """The keys in which two studies (as of Study.to_dict) differ, in the old one's order."""
+    return [
+        Change(key, before, after, _is_harmless(key))
+        for key, before, after in _differences(old, new, "")
+    ]

@@ -1,0 +1,331 @@
+"""From study.yaml to a Study, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
+
+from hpc_hpo.errors import InputError, InputErrors
+from hpc_hpo.schema import Model, one_of, refuse, require_mapping, validate
+from hpc_hpo.space import Space
+from hpc_hpo.study.sections import (
+    Blocks,
+    Budget,
+    Checkpointing,
+    Input,
+    Loss,
+    OptimizerChoice,
+    TrialNeeds,
+    check_env,
+    normal_optimizer,
+    placeholders,
+)
+from hpc_hpo.yamlio import Document, load_yaml
+
+#: Placeholders of a command that are no parameters.
+BUILT_IN = ("trial", "seed")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_OBJECTIVE = re.compile(r"(?P<module>[^:]+):(?P<function>[^\W\d]\w*)\Z")
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
+OBJECTIVE_FORMS = "file.py:function or package.module:function"
+
+
+def _safe_name(value: str) -> str:
+    if not _NAME.match(value):
+        raise refuse(
+            "the name becomes a folder's",
+            "up to 64 letters, digits, . _ -, beginning with a letter or digit",
+        )
+    return value
+
+
+def _objective_form(value: str) -> str:
+    match = _OBJECTIVE.match(value)
+    if match is None:
+        raise refuse("this names no function", OBJECTIVE_FORMS)
+    module = match["module"]
+    # A file is imported by its stem, in which a dot would mean a package.
+    file = PurePosixPath(module)
+    if not (_MODULE.match(module) or (file.suffix == ".py" and "." not in file.stem)):
+        raise refuse("this names no Python file or module", OBJECTIVE_FORMS)
+    return value
+
+
+class Study(Model):
+    """A validated study. Built by load_study; keys as in docs/study.md."""
+
+    name: Annotated[str, AfterValidator(_safe_name)] = Field(
+        description="a name for the study, as in name: digits"
+    )
+    objective: Annotated[str, AfterValidator(_objective_form)] | None = Field(
+        None, description=OBJECTIVE_FORMS
+    )
+    command: tuple[str, ...] | None = Field(
+        None, min_length=1, description='a list of arguments, as in [python, train.py, "{lr}"]'
+    )
+    contract: Literal["evaluation"] | None = Field(None, description="evaluation, with command")
+    loss: Loss = Field(Loss(), description="where a command's loss is found")
+    direction: Literal["minimize", "maximize"] = Field("minimize", description="of the loss")
+    space_spec: dict[str, Any] = Field(alias="space", description="the parameters and their ranges")
+    constraint: tuple[str, ...] = Field((), description="expressions every point satisfies")
+    optimizer: Annotated[OptimizerChoice, BeforeValidator(normal_optimizer)] = Field(
+        OptimizerChoice(), description="how points are chosen"
+    )
+    seed: int = Field(0, ge=0, description="the study's seed")
+    budget: Budget = Field(description="when the study is done, as in {trials: 40}")
+    trial: TrialNeeds = Field(TrialNeeds(), description="what one trial needs")
+    checkpoint: Checkpointing = Field(Checkpointing(), description="how trials are saved")
+    inputs: tuple[Input, ...] = Field((), description="files that trials read")
+    env: Annotated[dict[str, str], AfterValidator(check_env)] = Field(
+        {}, description="environment variables of trials"
+    )
+    site: str = Field("local", min_length=1, description="a site's name, or a path of its file")
+    blocks: Blocks = Field(Blocks(), description="the batch jobs that hold the workers")
+
+    _space: Space = PrivateAttr()
+    _document: Document = PrivateAttr()
+    _path: Path = PrivateAttr()
+    _folder: Path = PrivateAttr()
+
+    @field_validator("command", "inputs", mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("constraint", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else cls._lists(value)
+
+    @property
+    def space(self) -> Space:
+        """The parsed search space."""
+        return self._space
+
+    @property
+    def path(self) -> Path:
+        """The study file, absolute."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """The absolute folder to which the study's paths are relative."""
+        return self._folder
+
+    @property
+    def document(self) -> Document:
+        """The parsed file, which knows the lines."""
+        return self._document
+
+    @property
+    def text(self) -> str:
+        """The study file as it was read."""
+        return self._document.text
+
+    @property
+    def direction_sign(self) -> int:
+        """+1 when the loss is minimised, -1 when it is maximised."""
+        return 1 if self.direction == "minimize" else -1
+
+    @property
+    def optimizer_seed(self) -> int:
+        """The optimiser's own seed, or the study's."""
+        return self.seed if self.optimizer.seed is None else self.optimizer.seed
+
+    @property
+    def kind(self) -> str:
+        """The payload's kind as workers know it: python, command or evaluation."""
+        return "python" if self.objective is not None else (self.contract or "command")
+
+    def python_target(self) -> tuple[str, list[str]]:
+        """("module:function", folders for sys.path) of a Python objective.
+
+        Raises:
+            ValueError: the study runs a command.
+        """
+        if self.objective is None:
+            raise ValueError("the study runs a command")
+        module, _, function = self.objective.partition(":")
+        if not module.endswith(".py"):
+            return f"{module}:{function}", [str(self.folder)]
+        file = self.folder / module
+        return f"{file.stem}:{function}", [str(file.parent)]
+
+    def problem(
+        self, key: str, problem: str, *, found: Any = None, valid: str | list[str] | None = None
+    ) -> InputError:
+        """An error about one key of this study, with the file's name and line."""
+        return self._document.problem(key, problem, found=found, valid=valid)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The study with all defaults written out, as plain JSON values.
+
+        Durations and sizes are texts; as YAML (of which JSON is a part) the result is a study
+        file again, and loading it gives the same dict.
+        """
+        plain = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # From the parsed file, where None can be a value: a choice or an option may hold it.
+        plain["space"] = copy.deepcopy(self.space_spec)
+        plain["optimizer"] = {
+            **copy.deepcopy(self.optimizer.spec()),
+            "seed": self.optimizer_seed,
+        }
+        if self.kind == "command":
+            plain["loss"] = self.loss.spec()
+        else:
+            del plain["loss"]
+        return plain
+
+
+def _as_written(data: dict[str, Any], doc: Document) -> dict[str, Any]:
+    """Arguments and environment values as the source spells them.
+
+    Both are text for a program: ``--lr 0.10`` must not become 0.1, nor ``DEBUG: true`` True.
+    """
+    result = dict(data)
+    command, env = data.get("command"), data.get("env")
+    if isinstance(command, list):
+        result["command"] = [doc.scalars.get(f"command[{i}]", a) for i, a in enumerate(command)]
+    if isinstance(env, dict):
+        result["env"] = {k: doc.scalars.get(f"env.{k}", v) for k, v in env.items()}
+    return result
+
+
+def _check_payload_keys(data: Mapping[str, Any], doc: Document) -> Iterator[InputError]:
+    """Exactly one of objective and command, and only the keys that go with it."""
+    python, command = data.get("objective") is not None, data.get("command") is not None
+    if python == command:
+        problem = "give one of objective and command, not both" if python else "nothing to run"
+        yield doc.problem(
+            "command" if python else "objective",
+            problem,
+            valid=f"objective: {OBJECTIVE_FORMS}; or command: a list of arguments",
+        )
+    if python and not command:
+        checkpoint = data.get("checkpoint")
+        files = isinstance(checkpoint, dict) and checkpoint.get("files")
+        extra = {"loss": data.get("loss"), "contract": data.get("contract")}
+        for key, value in {**extra, "checkpoint.files": files}.items():
+            if value:
+                yield doc.problem(key, "this goes with command, not with objective")
+    loss = data.get("loss")
+    if command and loss and data.get("contract"):
+        yield doc.problem("loss", "the evaluation contract says where the loss is: output.json")
+    if isinstance(loss, dict) and "stdout" in loss and len(loss) > 1:
+        yield doc.problem("loss", "give file and key, or stdout, not both")
+
+
+def _check_placeholders(study: Study, space: Space, doc: Document) -> Iterator[InputError]:
+    """Every placeholder of the command has a value."""
+    known = [*space.names, *(f"inputs.{i.name}" for i in study.inputs), *BUILT_IN]
+    for i, argument in enumerate(study.command or ()):
+        try:
+            names = placeholders(argument)
+        except ValueError as error:
+            yield doc.problem(
+                f"command[{i}]",
+                f"bad placeholder: {error}",
+                found=argument,
+                valid="{name}, and {{ or }} for a plain brace",
+            )
+            continue
+        for name in names:
+            if name not in known:
+                yield doc.problem(
+                    f"command[{i}]",
+                    "unknown placeholder",
+                    found=f"{{{name}}}",
+                    valid=one_of(name, known),
+                )
+            elif name in BUILT_IN and name in space.names:
+                yield doc.problem(
+                    f"space.{name}",
+                    f"a parameter must not be called {name}: the command's {{{name}}} is the "
+                    f"{'number of the trial' if name == 'trial' else 'seed of the trial'}",
+                )
+
+
+def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
+    """What one key says about another."""
+    expected, limit = study.trial.expected_time, study.trial.max_time
+    if expected is not None and limit is not None and expected > limit:
+        yield doc.problem(
+            "trial.expected_time",
+            "longer than trial.max_time: every trial would be ended",
+            found=doc.scalars.get("trial.expected_time"),
+            valid=f"at most {doc.scalars.get('trial.max_time')}",
+        )
+    if study.command and not study.command[0].strip():
+        yield doc.problem("command[0]", "the program's name is empty")
+    # Upper case, because a command gets each as HPC_HPO_INPUT_<NAME>.
+    seen: set[str] = set()
+    for i, item in enumerate(study.inputs):
+        if item.name.upper() in seen:
+            yield doc.problem(
+                f"inputs[{i}].name",
+                "two inputs have this name",
+                found=item.name,
+                valid="names that differ by more than case",
+            )
+        seen.add(item.name.upper())
+
+
+def _parse_space(data: Mapping[str, Any], doc: Document) -> tuple[Space | None, list[InputError]]:
+    """The search space, or its problems. A missing or mistyped key is the model's to report."""
+    spec, constraint = data.get("space"), data.get("constraint", ())
+    constraints = [constraint] if isinstance(constraint, str) else constraint
+    if not isinstance(spec, dict) or not isinstance(constraints, (list, tuple)):
+        return None, []
+    if not all(isinstance(c, str) for c in constraints):
+        return None, []
+    try:
+        return Space.parse(
+            spec, constraints=list(constraints), file=doc.file, key="space", line_of=doc.line_of
+        ), []
+    except InputErrors as error:
+        return None, error.errors
+    except InputError as error:
+        return None, [error]
+
+
+def parse_study(doc: Document, *, path: Path, folder: Path | None = None) -> Study:
+    """Validate a parsed study file; see load_study."""
+    data = _as_written(require_mapping(doc, "study"), doc)
+    errors = list(_check_payload_keys(data, doc))
+    study, found = validate(Study, data, doc)
+    space, more = _parse_space(data, doc)
+    errors += [*found, *more]
+    if study is not None:
+        errors += _check_together(study, doc)
+        if space is not None:
+            errors += _check_placeholders(study, space, doc)
+    if errors:
+        errors.sort(key=lambda e: e.line or 0)
+        raise errors[0] if len(errors) == 1 else InputErrors(errors)
+    assert study is not None and space is not None, "each failure has its error"
+    study._space, study._document = space, doc
+    study._path = path.absolute()
+    study._folder = (folder or path.parent).absolute()
+    return study
+
+
+def load_study(path: Path, *, folder: Path | None = None) -> Study:
+    """Read and validate a study file.
+
+    Nothing outside the file is looked at; check_payload does that.
+
+    Args:
+        path: the study file.
+        folder: where its relative paths begin, when that is not the file's own folder (a
+            frozen study lies elsewhere than the file it was made from).
+
+    Raises:
+        InputError: the file cannot be read, or one thing is wrong with it.
+        InputErrors: several things are wrong with it.
+    """
+    return parse_study(load_yaml(path), path=path, folder=folder)

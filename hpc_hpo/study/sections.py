@@ -1,0 +1,177 @@
+"""The sections of study.yaml as strict, immutable models. docs/study.md explains each key."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
+
+from hpc_hpo.schema import Count, Duration, Model, PositiveDuration, Size, refuse
+
+#: Prefix of the environment variables that tell a payload about its slice.
+RESERVED_ENV = "HPC_HPO_"
+SIGNALS = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT", "SIGTERM")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def placeholders(argument: str) -> list[str]:
+    """The names in the ``{name}`` placeholders of one argument; ``{{`` is a plain brace.
+
+    Raises:
+        ValueError: a brace without its partner, or a placeholder that is more than a name.
+    """
+    names = []
+    for _, name, spec, conversion in string.Formatter().parse(argument):
+        if name is None:
+            continue
+        if spec or conversion or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(\.\w+)?", name):
+            raise ValueError(f"{{{name}}} is not a placeholder")
+        names.append(name)
+    return names
+
+
+def _inside(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value or path.is_absolute() or ".." in path.parts:
+        raise refuse("this must stay inside the trial's working folder", "a relative path")
+    return value
+
+
+#: A path or glob inside a trial's working folder.
+InnerPath = Annotated[str, AfterValidator(_inside)]
+
+
+def _variable(value: str) -> str:
+    if not _VARIABLE.match(value):
+        raise refuse("not a name", "letters, digits and _, not beginning with a digit")
+    return value
+
+
+Identifier = Annotated[str, AfterValidator(_variable)]
+
+
+class Loss(Model):
+    """Where the loss of a command is found: a key of a JSON file, or a line it prints."""
+
+    file: InnerPath | None = Field(None, description="JSON file in the working folder")
+    key: str | None = Field(None, min_length=1, description="key of the loss; a.b goes deeper")
+    stdout: str | None = Field(None, description="regular expression with one (group)")
+
+    @field_validator("stdout")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            valid = r'a regular expression with one (group), as in "val_loss=(\\S+)"'
+            try:
+                groups = re.compile(value).groups
+            except re.error as error:
+                raise refuse(f"not a regular expression: {error}", valid) from None
+            if groups != 1:
+                raise refuse(f"the expression has {groups} groups", valid)
+        return value
+
+    def spec(self) -> dict[str, str]:
+        """The form that workers get: {"stdout": ...} or {"file": ..., "key": ...}."""
+        if self.stdout is not None:
+            return {"stdout": self.stdout}
+        return {"file": self.file or "output.json", "key": self.key or "loss"}
+
+
+class OptimizerChoice(Model):
+    """The optimiser's name, its seed, and its own options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field("auto", min_length=1, description="the optimiser's name")
+    seed: int | None = Field(None, ge=0, description="the optimiser's seed; the study's by default")
+
+    def spec(self) -> dict[str, Any]:
+        """Name and options, without the seed: what the optimisers' registry takes."""
+        return {"name": self.name, **(self.model_extra or {})}
+
+
+class Budget(Model):
+    """When the study is done: at the first limit that is reached."""
+
+    trials: Count = Field(description="number of trials, as in trials: 40")
+    wall_time: PositiveDuration | None = Field(None, description="time of steering, all runs")
+    target_loss: float | None = Field(None, description="stop once a loss is as good as this")
+
+
+class TrialNeeds(Model):
+    """What one trial uses, and what is done when it fails."""
+
+    ranks: Count = Field(1, description="processes")
+    cores_per_rank: Count = Field(1, description="cores for each process")
+    gpus_per_rank: int = Field(0, ge=0, description="GPUs for each process")
+    memory: Size | None = Field(None, description="memory of the whole trial")
+    expected_time: PositiveDuration | None = Field(None, description="usual time of a trial")
+    max_time: PositiveDuration | None = Field(None, description="a trial is ended after this")
+    max_attempts: Count = Field(3, description="attempts before the trial has failed")
+    max_losses: Count = Field(
+        5, description="slices lost in a row without a new checkpoint before the trial has failed"
+    )
+    fresh_process: bool = Field(False, description="a new Python process for every slice")
+
+
+def _signal_name(value: Any) -> Any:
+    if isinstance(value, str) and not value.startswith("SIG"):
+        return f"SIG{value}"
+    return value
+
+
+class Checkpointing(Model):
+    """How often trials are saved, what is kept, and how a command is told to save."""
+
+    files: tuple[InnerPath, ...] = Field((), description="globs of a command's checkpoint files")
+    every: PositiveDuration = Field(300.0, description="time between checkpoints")
+    keep: Count = Field(2, description="checkpoints kept of each trial")
+    signal: Annotated[
+        Literal["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT", "SIGTERM"],
+        BeforeValidator(_signal_name),
+    ] = Field("SIGUSR1", description="sent to a command ahead of its deadline")
+    kill_grace: Duration = Field(10.0, description="time from TERM to KILL")
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _list_of_globs(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Input(Model):
+    """Files that are staged before the first job and given to every trial."""
+
+    name: Identifier = Field(description="the name by which trials ask for it")
+    source: str = Field(min_length=1, description="a path or glob, relative to the study file")
+    mode: Literal["link", "copy"] = Field("link", description="how it comes into the study")
+
+
+class Blocks(Model):
+    """The batch jobs that hold the workers."""
+
+    nodes: Count = Field(1, description="nodes of each block")
+    walltime: PositiveDuration | None = Field(None, description="a block is killed after this")
+    max: Count = Field(1, description="blocks at one time")
+    workers_per_node: Count | None = Field(None, description="trials at one time on a node")
+
+
+def normal_optimizer(value: Any) -> Any:
+    """Both forms of the key as one: a name, or a mapping with the name in it."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def check_env(env: Mapping[str, str]) -> Mapping[str, str]:
+    """Refuse names that no shell can set and those that the package sets itself."""
+    for name, value in env.items():
+        if not _VARIABLE.match(name) or name.startswith(RESERVED_ENV):
+            raise refuse(
+                f"{name!r} cannot be set here",
+                f"names of letters, digits and _ that do not begin with {RESERVED_ENV}",
+            )
+        if "\0" in value:
+            raise refuse(f"{name} holds a NUL character", "text without NUL")
+    return env

@@ -1,0 +1,195 @@
+"""The supervisor of one node of a block: tells the slices when to end, and cleans up.
+
+It is what a block runs on each of its nodes, around Parsl's worker pool::
+
+    python -m hpc_hpo.worker.block --dir STUDY --run 1 --block 0 --walltime 7200 ... -- POOL ARGS
+
+- It knows the block's end and hands it to the workers (``HPC_HPO_BLOCK_END``) and to Parsl's
+  manager (``--drain_period``), whose registration carries it to the interchange.
+- A stop request (a file in the study folder) and the scheduler's warning signals become one
+  *notice*, a node-local file with a deadline and a reason. Workers look at that file only, so
+  the shared file system is asked once a node, not once a worker.
+- Where no batch system ends the block (site ``local``), it does so itself: TERM at the
+  walltime, KILL after the grace, to every process below it.
+- Whatever the pool leaves behind is killed; as a child subreaper the supervisor inherits
+  processes whose parents died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from hpc_hpo.fsio import SealedWriter, seal
+
+#: Linux prctl(2): orphaned descendants become this process's children.
+PR_SET_CHILD_SUBREAPER = 36
+#: Signals by which LSF and Slurm warn of the end, ask for it, or preempt.
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+#: A stop request's slices may take this long to checkpoint, if the block lasts.
+STOP_GRACE_S = 120.0
+#: What a stop file says to the blocks of a dead steering process: nobody collects their results.
+LEAVE = "leave"
+#: Their slices get this long to checkpoint, in seconds.
+LEAVE_GRACE_S = 3.0
+#: How often the supervisor looks around, in seconds.
+TICK_S = 0.2
+
+
+def become_subreaper() -> None:
+    """Inherit orphaned descendants, so that none escapes the clean-up."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_descendants(grace_s: float) -> None:
+    """TERM every process below this one, KILL after `grace_s` what is left; reap them."""
+    children = psutil.Process().children(recursive=True)
+    for process in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    end = time.monotonic() + grace_s
+    while children and time.monotonic() < end:
+        _, children = psutil.wait_procs(children, timeout=0.05)
+    # Asked anew: a dying payload may have started others meanwhile.
+    while left := psutil.Process().children(recursive=True):
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=0.5)
+
+
+class Supervisor:
+    """Runs one node's worker pool from the block's start to its end."""
+
+    def __init__(self, options: argparse.Namespace, command: Sequence[str]) -> None:
+        self.options = options
+        self.command = list(command)
+        self.start = time.time()
+        self.end = self.start + options.walltime if options.walltime else None
+        self.stop_file = Path(options.dir) / "control" / f"stop-r{options.run}"
+        self.signalled: int | None = None
+        self.notice_deadline: float | None = None
+        self.scratch = Path(tempfile.mkdtemp(prefix="hpc-hpo-"))
+        self.notice = self.scratch / "notice.json"
+        name = f"block-r{options.run}-b{options.block}-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self.spool = SealedWriter(Path(options.dir) / "spool" / name)
+        self.next_look = 0.0
+
+    def record(self, event: str, **facts: object) -> None:
+        """Leave a line about this node for the steering process."""
+        line = {"e": event, "run": self.options.run, "block": self.options.block}
+        self.spool.append(seal({**line, "host": socket.gethostname(), "at": time.time(), **facts}))
+
+    def warn_slices(self, reason: str, deadline: float) -> None:
+        """Make the running slices checkpoint before `deadline`; the earliest notice holds."""
+        if self.end is not None:
+            deadline = min(deadline, self.end)
+        if self.notice_deadline is not None and self.notice_deadline <= deadline:
+            return
+        self.notice_deadline = deadline
+        temporary = self.notice.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"deadline": deadline, "reason": reason}))
+        os.replace(temporary, self.notice)
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Only note the signal; the loop acts on it."""
+        self.signalled = number
+
+    def pool_environment(self) -> dict[str, str]:
+        """What the workers learn about their block."""
+        environment = dict(os.environ)
+        environment["HPC_HPO_BLOCK"] = str(self.options.block)
+        environment["HPC_HPO_NOTICE"] = str(self.notice)
+        if self.end is not None:
+            environment["HPC_HPO_BLOCK_END"] = repr(self.end)
+        return environment
+
+    def run(self) -> int:
+        """Supervise until the pool has ended; its exit status, or 0 at a planned end."""
+        become_subreaper()
+        for number in WARNINGS:
+            signal.signal(number, self.on_signal)
+        command = list(self.command)
+        if self.end is not None:
+            # Whole seconds only; workers decline what no longer fits, to the fraction.
+            command.append(f"--drain_period={max(1, int(self.end - time.time()))}")
+        # A session of its own: the scheduler's signals reach the pool through us, in order.
+        pool = subprocess.Popen(command, env=self.pool_environment(), start_new_session=True)
+        self.record("node-start", workers=self.options.workers, deadline=self.end, pid=os.getpid())
+        reason = "ended"
+        try:
+            while pool.poll() is None:
+                reason = self.look_around()
+                if reason != "ended":
+                    break
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    pool.wait(TICK_S)
+            if pool.returncode not in (None, 0):
+                reason = "pool-failed"
+        finally:
+            # At a walltime the block's resources are gone at this moment, not after the grace.
+            self.record("node-end", reason=reason, status=pool.returncode)
+            kill_descendants(self.options.kill_grace)
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        return pool.returncode if reason == "pool-failed" else 0
+
+    def look_around(self) -> str:
+        """Act on what happened; the reason to end the block now, or "ended" to go on."""
+        now = time.time()
+        if self.signalled is not None:
+            number, self.signalled = self.signalled, None
+            final = number in (signal.SIGTERM, signal.SIGINT)
+            grace = self.options.term_grace if final else self.options.warn_grace
+            self.warn_slices("preempted", now + grace)
+        if now >= self.next_look:
+            self.next_look = now + self.options.poll
+            if self.stop_file.exists():
+                leave = self.stop_file.read_text() == LEAVE
+                self.warn_slices("stop", now + (LEAVE_GRACE_S if leave else STOP_GRACE_S))
+        if self.end is not None and now >= self.end and self.options.enforce:
+            return "walltime"
+        if self.notice_deadline is not None and now >= self.notice_deadline:
+            return "noticed"
+        return "ended"
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Split the supervisor's own options from the pool's command after ``--``."""
+    parser = argparse.ArgumentParser(prog="hpc_hpo.worker.block", description=__doc__)
+    parser.add_argument("--dir", required=True, help="study folder")
+    parser.add_argument("--run", type=int, required=True, help="steering run")
+    parser.add_argument("--block", required=True, help="block id")
+    parser.add_argument("--workers", type=int, required=True, help="workers on this node")
+    parser.add_argument("--walltime", type=float, default=0.0, help="seconds; 0 = none known")
+    parser.add_argument("--enforce", action="store_true", help="end the block at its walltime")
+    parser.add_argument("--kill-grace", type=float, default=1.0, help="seconds TERM to KILL")
+    parser.add_argument("--term-grace", type=float, default=1.0, help="seconds left after a TERM")
+    parser.add_argument("--warn-grace", type=float, default=60.0, help="... after a warning")
+    parser.add_argument("--poll", type=float, default=1.0, help="seconds between stop-file looks")
+    split = list(arguments).index("--")
+    return parser.parse_args(list(arguments)[:split]), list(arguments)[split + 1 :]
+
+
+def main() -> int:
+    """Entry point of ``python -m hpc_hpo.worker.block``."""
+    options, command = parse(sys.argv[1:])
+    return Supervisor(options, command).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""What a command leaves behind: its loss and its reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hpc_hpo.model import ErrorInfo, SliceEnd, SliceOutcome, TaskSpec
+from hpc_hpo.worker.log import LogFile
+from hpc_hpo.worker.objective import judge_loss
+
+REPORTS = "metrics.jsonl"
+_DEFAULT_LOSS = {"file": "output.json", "key": "loss"}
+
+
+class NoOutput(Exception):
+    """The command has not written a loss."""
+
+
+def loss_rule(task: TaskSpec) -> dict[str, Any]:
+    """Where the loss is: {"file", "key"} or {"stdout"}."""
+    rule = task.get("loss") or {}
+    return rule if "stdout" in rule else {**_DEFAULT_LOSS, **rule}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise NoOutput(f"the command wrote no {path.name}") from None
+    except (ValueError, RecursionError) as error:
+        raise NoOutput(f"{path.name} is not valid JSON: {error}") from error
+
+
+def _dig(document: Any, key: str, name: str) -> Any:
+    """The value at a key path such as ``metrics.val.loss``; a key with dots in it wins."""
+    if isinstance(document, dict) and key in document:
+        return document[key]
+    found = document
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            raise NoOutput(f"{name} has no key {key!r}")
+        found = found[part]
+    return found
+
+
+def read_output(task: TaskSpec, workdir: Path, log: LogFile, log_start: int) -> SliceOutcome:
+    """The outcome that the command's loss means.
+
+    Raises:
+        NoOutput: there is no loss; the text says where it was looked for.
+    """
+    rule = loss_rule(task)
+    if "stdout" in rule:
+        text = log.last_match(log_start, rule["stdout"])
+        if text is None:
+            raise NoOutput(f"the command printed nothing that matches {rule['stdout']!r}")
+        try:
+            return judge_loss(float(text))
+        except ValueError:
+            raise NoOutput(f"the printed loss {text!r} is not a number") from None
+    document = _read_json(workdir / rule["file"])
+    if task["kind"] == "evaluation":
+        refused = _refused(document, rule["file"])
+        if refused is not None:
+            return refused
+    value = _dig(document, rule["key"], rule["file"])
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise NoOutput(f"{rule['file']}: {rule['key']} is {value!r}, not a number")
+    return judge_loss(value)
+
+
+def _refused(document: Any, name: str) -> SliceOutcome | None:
+    """The outcome when the evaluation's own status says that it failed."""
+    if not isinstance(document, dict):
+        raise NoOutput(f"{name} is not a JSON object")
+    status = document.get("status", 0)
+    if status == 0 or status is None:
+        return None
+    message = f"the evaluation ended with status {status!r}"
+    if document.get("message"):
+        message += f": {document['message']}"
+    return SliceOutcome(
+        end=SliceEnd.FAILED.value, loss=None, error=ErrorInfo(kind="output", message=message)
+    )
+
+
+def read_reports(workdir: Path) -> dict[int, dict[str, float]]:
+    """Metrics by step from ``metrics.jsonl``; lines that are not such an object are skipped."""
+    reports: dict[int, dict[str, float]] = {}
+    path = workdir / REPORTS
+    if not path.exists():
+        return reports
+    with open(path, "rb") as stream:
+        for line in stream:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # a line of something else, or one that is still being written
+            step = record.get("step") if isinstance(record, dict) else None
+            if type(step) is int:
+                reports[step] = {
+                    name: value
+                    for name, value in record.items()
+                    if name != "step" and type(value) in (int, float)
+                }
+    return reports

@@ -1,0 +1,243 @@
+"""What an objective sees of its trial: ``def objective(config, trial)``."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import shutil
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from hpc_hpo.clock import Clock
+from hpc_hpo.errors import CheckpointError
+from hpc_hpo.model import Pace
+from hpc_hpo.worker.checkpoint import FILES, STATE, Saved, Store
+from hpc_hpo.worker.fence import Fenced
+from hpc_hpo.worker.node import Stop
+
+#: Steps and checkpoints vary; the margin allows this much more than the longest seen.
+_SPREAD = 1.25
+_MARGIN_FLOOR_S = 0.2
+
+
+def margin(margin_s: float, step_s: float, checkpoint_s: float) -> float:
+    """Seconds ahead of the deadline at which a slice has to begin to stop.
+
+    Args:
+        margin_s: what the steering loop asks for at least.
+        step_s: longest step of this slice so far.
+        checkpoint_s: longest checkpoint of this slice so far.
+    """
+    return max(margin_s, _SPREAD * (step_s + checkpoint_s) + _MARGIN_FLOOR_S)
+
+
+def _number(name: str, value: Any) -> float | int:
+    """A metric as a plain number."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"trial.report: {name}={value!r} is not a number")
+    with contextlib.suppress(TypeError):  # not an integer: a float, then
+        return int(operator.index(value))
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"trial.report: {name}={value!r} is not a number") from error
+
+
+class TrialContext:
+    """One slice of a trial, as its objective sees it.
+
+    Attributes:
+        id: number of the trial.
+        slice: number of the slice, from 1.
+        seed: the trial's own seed; the same in each of its slices.
+        inputs: name of an input -> its path on this node.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: int,
+        seed: int,
+        inputs: dict[str, str],
+        store: Store,
+        restored: Saved | None,
+        clock: Clock,
+        deadline: float | None = None,
+        margin_s: float = 1.0,
+        checkpoint_every_s: float = 300.0,
+        stop_step: int | None = None,
+        poll: Callable[[], Stop | None] = lambda: None,
+    ) -> None:
+        self.id, self.slice, self.seed, self.inputs = id, store.slice, seed, dict(inputs)
+        self._store, self._restored, self._clock, self._poll = store, restored, clock, poll
+        self._deadline, self._margin_s = deadline, margin_s
+        self._every_s, self._stop_step = checkpoint_every_s, stop_step
+        self._begun = clock.now()
+        self._mark: float | None = None
+        self._step_s = 0.0
+        self._stop: str | None = None
+        self.reports: dict[int, dict[str, float]] = {}
+        self.fenced = False
+
+    @property
+    def folder(self) -> Path:
+        """The trial's own folder, made on first use. It is the same for all of its slices."""
+        self._store.folder.mkdir(parents=True, exist_ok=True)
+        return self._store.folder
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds since the epoch at which the worker ends; None: it has no end."""
+        return self._deadline
+
+    def time_left(self) -> float:
+        """Seconds to the deadline; infinity when there is none."""
+        return float("inf") if self._deadline is None else self._deadline - self._clock.now()
+
+    def restore(self) -> dict[str, Any] | None:
+        """The state of the newest whole checkpoint; None when the trial starts from nothing.
+
+        Raises:
+            CheckpointError: the file cannot be read although its checksum is right.
+        """
+        if self._restored is None:
+            return None
+        self._take_reports(self._restored)
+        path = self._restored.folder / STATE
+        if not path.exists():
+            return None
+        from hpc_hpo.worker.state import read_state
+
+        return read_state(path)
+
+    def restored_files(self) -> Path | None:
+        """The folder with the files of the newest whole checkpoint; None when there are none.
+
+        Read them only: they are the checkpoint, and it goes once two newer ones exist.
+        """
+        if self._restored is None:
+            return None
+        self._take_reports(self._restored)
+        folder = self._restored.folder / FILES
+        return folder if folder.is_dir() else None
+
+    def _take_reports(self, saved: Saved) -> None:
+        # Only once the objective goes on from it: one that ignores its checkpoints begins
+        # again at the first step, and its old reports are not its own.
+        self.reports = {**saved.reports, **self.reports}
+
+    def report(self, step: SupportsIndex, **metrics: Any) -> None:
+        """Tell the metrics of a finished step. Steps count upwards.
+
+        Raises:
+            TypeError: a metric is not a number.
+        """
+        self.reports[operator.index(step)] = {n: _number(n, v) for n, v in metrics.items()}
+
+    def checkpoint(
+        self, state: dict[str, Any] | None, files: tuple[str | PathLike[str], ...] = ()
+    ) -> None:
+        """Commit a checkpoint: all of it, or nothing.
+
+        Args:
+            state: nested dicts, lists and tuples of plain values and numpy arrays.
+            files: files and folders to copy beside it.
+
+        Raises:
+            CheckpointError: a value that would not come back as it was.
+            OSError: it cannot be written (ENOSPC: the slice fails without using an attempt).
+        """
+
+        def build(folder: Path) -> None:
+            if state is not None:
+                from hpc_hpo.worker.state import write_state
+
+                write_state(folder / STATE, state)
+            if files:
+                _copy_files([Path(file) for file in files], folder / FILES)
+
+        begun = self._clock.now()
+        try:
+            self._store.commit(build, step=self._last_step(), reports=self.reports, kind="python")
+        except Fenced:
+            self.fenced = True
+            raise
+        if self._mark is not None:
+            self._mark += self._clock.now() - begun  # a checkpoint is not part of a step
+
+    def checkpoint_file(self, *paths: str | PathLike[str]) -> None:
+        """Commit a checkpoint of files and folders that a framework has written itself.
+
+        Raises:
+            CheckpointError: a path does not exist, or two have the same name.
+            OSError: it cannot be written.
+        """
+        if not paths:
+            raise CheckpointError("trial.checkpoint_file: no path was given")
+        self.checkpoint(None, paths)
+
+    def should_checkpoint(self) -> bool:
+        """True when the last checkpoint is old enough, or when the slice has to stop."""
+        if self.should_stop():
+            return True
+        last = self._store.last_at
+        return self._clock.now() - (self._begun if last is None else last) >= self._every_s
+
+    def should_stop(self) -> bool:
+        """True when the objective should checkpoint and return None now; it stays true."""
+        now = self._clock.now()
+        if self._mark is not None:
+            self._step_s = max(self._step_s, now - self._mark)
+        self._mark = now
+        if self._stop is None:
+            self._stop = self._find_stop(now)
+        return self._stop is not None
+
+    def _find_stop(self, now: float) -> str | None:
+        asked = self._poll()
+        if asked is not None:
+            if asked.deadline is not None:
+                self._deadline = asked.deadline
+            return asked.reason
+        last = self._last_step()
+        if self._stop_step is not None and last is not None and last >= self._stop_step:
+            return "rung"
+        room = margin(self._margin_s, self._step_s, self._store.longest_s)
+        if self._deadline is not None and now >= self._deadline - room:
+            return "walltime"
+        return None
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why should_stop() is true: walltime, rung, stop or preempted."""
+        return self._stop
+
+    def _last_step(self) -> int | None:
+        return max(self.reports, default=None)
+
+    @property
+    def pace(self) -> Pace:
+        """What this slice has learned about its own speed, in seconds."""
+        pace = Pace()
+        if self._step_s > 0:
+            pace["step_s"] = self._step_s
+        if self._store.first_at is not None:
+            pace["checkpoint_s"] = self._store.longest_s
+            pace["first_checkpoint_s"] = self._store.first_at - self._begun
+        return pace
+
+
+def _copy_files(paths: list[Path], folder: Path) -> None:
+    folder.mkdir()
+    for path in paths:
+        target = folder / path.name
+        if not path.exists():
+            raise CheckpointError(f"{path}: to be checkpointed, but it does not exist")
+        if target.exists():
+            raise CheckpointError(f"{path}: two files to be checkpointed are named {path.name!r}")
+        if path.is_dir():
+            shutil.copytree(path, target)
+        else:
+            shutil.copyfile(path, target)

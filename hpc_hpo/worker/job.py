@@ -1,0 +1,164 @@
+"""One slice to be run: all that its payload needs, and endings both kinds of payload share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_hpo.clock import Clock
+from hpc_hpo.model import ErrorInfo, Pace, SliceEnd, SliceOutcome, SliceRequest, TaskSpec
+from hpc_hpo.worker.checkpoint import Saved, newest_of
+from hpc_hpo.worker.log import LogFile
+from hpc_hpo.worker.node import Node, Watch
+
+#: A payload that has not paused this long before the deadline is killed, which leaves the time
+#: to write its outcome.
+LAST_CALL_S = 0.15
+#: How long a payload's death by TERM or KILL waits for a sign that the whole block is ending.
+_CONFIRM_S = 0.3
+_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT)
+
+
+@dataclass
+class SliceJob:
+    """A slice that has claimed its trial and chosen its checkpoint."""
+
+    request: SliceRequest
+    task: TaskSpec
+    watch: Watch
+    log: LogFile
+    log_start: int
+    clock: Clock
+    started: float
+    restored: Saved | None
+    lineage: list[str]
+
+    @property
+    def study(self) -> Path:
+        """The study folder."""
+        return Path(self.request["dir"])
+
+    @property
+    def folder(self) -> Path:
+        """The trial's folder; it may not exist."""
+        return trial_folder(self.request)
+
+    @property
+    def timeout_at(self) -> float | None:
+        """When the trial has used up its time, in seconds since the epoch; None: never."""
+        limit = self.task.get("max_time_s")
+        return None if limit is None else self.started + limit - self.request.get("spent_s", 0.0)
+
+    @property
+    def kill_grace_s(self) -> float:
+        """Seconds from TERM to KILL."""
+        return self.task.get("kill_grace_s", 10.0)
+
+    def log_tail(self) -> str:
+        """The end of what this slice has printed."""
+        return self.log.tail(self.log_start)
+
+    def past_timeout(self) -> bool:
+        """True once the trial has used all of its time."""
+        limit = self.timeout_at
+        return limit is not None and self.clock.now() >= limit
+
+    def past_last_call(self) -> bool:
+        """True when the payload has to be killed for the deadline's sake."""
+        deadline = self.watch.deadline
+        return deadline is not None and self.clock.now() >= deadline - LAST_CALL_S
+
+    def failed(self, kind: str, message: str, exit_code: int | None = None) -> SliceOutcome:
+        """The payload's own error."""
+        error = ErrorInfo(kind=kind, message=message, log_tail=self.log_tail())
+        if exit_code is not None:
+            error["exit_code"] = exit_code
+        return SliceOutcome(end=SliceEnd.FAILED.value, loss=None, error=error)
+
+    def lost(self, message: str) -> SliceOutcome:
+        """The block or the worker ends under the payload."""
+        stop = self.watch.stop
+        return SliceOutcome(
+            end=SliceEnd.LOST.value,
+            loss=None,
+            reason=stop.reason if stop is not None else "walltime",
+            error=ErrorInfo(kind="lost", message=message, log_tail=self.log_tail()),
+        )
+
+    def timed_out(self) -> SliceOutcome:
+        """The trial has used all of its time and was killed."""
+        limit = self.task.get("max_time_s")
+        return self.failed("timeout", f"the trial ran longer than its {limit:g} s and was killed")
+
+    def died(self, code: int) -> SliceOutcome:
+        """The payload's process ended by itself with a Popen returncode.
+
+        A TERM or KILL that comes as the block ends is the block's, not the payload's failure.
+        """
+        # A shell reports the death of its command by signal n as status 128 + n.
+        number = -code if code < 0 else code - 128
+        name = signal_name(number)
+        if number in _FROM_OUTSIDE:
+            limit = time.monotonic() + _CONFIRM_S
+            while True:
+                if self.watch.ending(self.request.get("margin_s", 0.0)):
+                    return self.lost(f"the process was ended by {name} as the block ended")
+                if time.monotonic() >= limit:
+                    break
+                time.sleep(0.05)
+        if code >= 0:
+            return self.failed("exit", f"the process exited with status {code}", code)
+        message = f"the process was killed by {name}"
+        if -code == signal.SIGKILL:
+            message += " (often: the node ran out of memory)"
+        return self.failed("signal", message, code)
+
+    def add_saved(self, outcome: SliceOutcome, saved: Saved | None = None) -> SliceOutcome:
+        """Fill in what the newest checkpoint holds, where the payload could not tell itself."""
+        saved = saved or newest_of(self.folder, self.request["slice"]) or self.restored
+        outcome.setdefault("checkpoint", saved.info if saved is not None else None)
+        reports = saved.reports if saved is not None else {}
+        outcome.setdefault("reports", self.unknown(reports))
+        return outcome
+
+    def unknown(self, reports: dict[int, dict[str, float]]) -> list[list[object]]:
+        """The reports that are not in the journal yet, by step."""
+        known = self.request.get("known_step")
+        return [[s, reports[s]] for s in sorted(reports) if known is None or s > known]
+
+
+def stamp(
+    outcome: SliceOutcome, request: SliceRequest, node: Node, started: float, ended: float
+) -> SliceOutcome:
+    """Fill in which slice this is the outcome of, where and when, and what is not set yet."""
+    outcome["run"], outcome["trial"] = request["run"], request["trial"]
+    outcome["slice"] = request["slice"]
+    outcome["host"], outcome["block"], outcome["worker"] = node.host, node.block, node.worker
+    outcome["started"], outcome["ended"] = started, ended
+    outcome.setdefault("loss", None)
+    outcome.setdefault("reports", [])
+    outcome.setdefault("pace", Pace())
+    outcome.setdefault("checkpoint", None)
+    outcome.setdefault("restored", None)
+    return outcome
+
+
+def trial_folder(request: SliceRequest) -> Path:
+    """``<study>/trials/<id>``."""
+    return Path(request["dir"], "trials", f"{request['trial']:06d}")
+
+
+def signal_name(number: int) -> str:
+    """SIGSEGV for 11."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def base_environment(task: TaskSpec) -> dict[str, str]:
+    """The worker's environment with the study's variables over it."""
+    return {**os.environ, **task.get("env", {})}
