@@ -84,6 +84,10 @@ class StudyFolder:
         """Its presence asks the blocks of steering run `run` to pause their slices."""
         return self.control / f"stop-r{run}"
 
+    def release_file(self, run: int, block: str) -> Path:
+        """Its presence says that no slice runs on a block that is being cancelled."""
+        return self.control / f"release-r{run}-b{block}"
+
     @property
     def stop_request(self) -> Path:
         """Its presence asks the steering process to stop (written by ``hpc-hpo stop``)."""

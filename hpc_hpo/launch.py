@@ -289,6 +289,8 @@ class SteeringRun:
             make_optimizer(self.study), pilot, clock, inherited=inherited,
             stop=heed, observe=watch, newest_checkpoint=newest_checkpoint_in(self.folder),
         )  # fmt: skip
+        if reason := steering.finished():
+            return Outcome(reason, self.state)
         pilot.start(run)
         reason = steering.run()
         for late in inheritance.late_outcomes():

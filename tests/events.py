@@ -90,7 +90,7 @@ ON_FILES = settings(
 )
 
 floats = st.floats(allow_nan=True, allow_infinity=True)
-texts = st.text("a\u00f6\0\n\r,\"\\{\U0001f600\ud800\udc00", max_size=6)
+texts = st.text('a\u00f6\0\n\r,"\\{\U0001f600\ud800\udc00', max_size=6)
 points = st.dictionaries(
     st.sampled_from(["lr", "layers", "größe", "a/b"]),
     st.one_of(floats, st.integers(-5, 5), st.booleans(), texts, st.just([1, 2])),

@@ -202,7 +202,7 @@ def test_that_a_folder_that_cannot_be_written_is_named_with_a_remedy(
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(StorageError, match="journal.jsonl.*--dir"):
+    with pytest.raises(StorageError, match=r"journal\.jsonl.*--dir"):
         Journal(tmp_path / "journal.jsonl")
 
 

@@ -21,7 +21,7 @@ ROOMS: dict[int, list[set[str]]] = {
     2: [{"study", "site", "journal", "folder"}],
     3: [{"optimizers"}, {"prestage"}, {"pilot"}, {"worker"}],
     4: [{"steering", "segments", "fidelity"}],
-    5: [{"results"}, {"contracts"}],
+    5: [{"launch"}, {"results"}, {"contracts"}],
     6: [{"simulate", "cli"}],
 }
 PLACE = {
@@ -39,7 +39,6 @@ WRAPPED = {
     "parsl": "pilot",
     "skopt": "optimizers",
     "sklearn": "optimizers",
-    "yaml": "yamlio",
     "click": "cli",
     "rich": "cli",
 }

@@ -40,6 +40,7 @@ def export(path: Path, name: str, output: Path | None) -> None:
         return
     target = output or view.folder.path / f"results.{chosen.suffix}"
     if not target.parent.is_dir():
-        raise InputError("there is no such folder", file=str(target.parent))
+        why = "there is no such folder" if output else "the study has never been run"
+        raise InputError(why, file=str(target.parent))
     chosen.write(view.state, view.study, target)
     click.echo(f"{len(view.state.trials)} trials written to {target}")

@@ -59,16 +59,16 @@ def _headline(found: dict[str, Any]) -> str:
 
 
 def _counts(counts: dict[str, int], words: list[str]) -> str:
-    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word]) or "none"
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word]) or "none yet"
 
 
 def _rows(found: dict[str, Any]) -> dict[str, str]:
     """The lines below the headline; nothing is said of what has not begun."""
     rows = {"folder": found["dir"]}
     trials, best = found["trials"], found["best"]
-    budget = f" of {trials['budget']}" if trials["budget"] is not None else ""
-    words = ["completed", "failed", "running", "paused", "asked"]
-    rows["trials"] = f"{trials['total']}{budget}: {_counts(trials, words)}"
+    rows["trials"] = _counts(trials, ["completed", "failed", "running", "paused", "asked"])
+    if trials["budget"] is not None:
+        rows["trials"] += f"; budget {trials['budget']}"
     if best:
         rows["best"] = f"loss {value_text(best['loss'])}, trial {best['trial']}"
         rows[""] = point_text(best["point"])

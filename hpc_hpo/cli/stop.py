@@ -30,9 +30,7 @@ def stop(path: Path, wait: bool) -> None:
         click.echo(f"{folder.path}: nobody is running this study")
         return
     request_stop(folder)
-    click.echo(
-        f"{folder.path}: process {holder['pid']} on {holder['host']} has been asked to stop"
-    )
+    click.echo(f"{folder.path}: asked process {holder['pid']} on {holder['host']} to stop")
     if wait:
         wait_until_stopped(folder, clock)
         click.echo("it has stopped")

@@ -73,6 +73,7 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]
             f"--hb_threshold={self.heartbeat_threshold}",
             "--cpu-affinity=none",
             "--mpi-launcher=mpiexec",
+            "--drain_period=None",  # the supervisor puts the block's end behind this
         ]  # fmt: skip
         return shlex.join([*self._supervise(block_id), *pool])
 

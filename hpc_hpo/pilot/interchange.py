@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import threading
 import time
@@ -90,6 +91,8 @@ def die_with(parent: int) -> None:
 
 def main() -> None:
     """Entry point: reads its settings from stdin, as Parsl's executor sends them."""
+    # A Ctrl-C in the terminal is the steering process's to handle: it still needs its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with(os.getppid())
     settings = pickle.load(sys.stdin.buffer)
     MatchingInterchange(**settings).start()

@@ -24,6 +24,8 @@ from hpc_hpo.pilot.spool import SliceKey, SliceLog, SpoolReader
 
 #: Blocks in a row that end without ever registering a worker before the pilot gives up.
 MAX_STILLBORN = 3
+#: Reason of a block that was cancelled because it was not needed any more.
+RELEASED = "released"
 #: How long `stop` waits for cancelled jobs to be gone, in seconds.
 STOP_WAIT_S = 15.0
 
@@ -321,10 +323,11 @@ class ParslPilot:
                 b.connected and self._tasks.get(b.id, 0) == 0,
             )
             for b in self._live()
+            if b.reason != RELEASED
         ]  # fmt: skip
         decision = decide(live, self._demand, limits)
         for block_id in decision.release:
-            self._cancel([self._blocks[block_id]], "released")
+            self._cancel([self._blocks[block_id]], RELEASED)
         return [self._request_block(now) for _ in range(decision.request)]
 
     def _request_block(self, now: float) -> dict[str, Any]:
@@ -339,6 +342,8 @@ class ParslPilot:
         for block in blocks:
             block.reason = block.reason or reason
             self._connected.pop(block.id, None)
+            if reason == RELEASED:
+                self._folder.release_file(self._run, block.id).touch()
         self._executor.provider.cancel([b.job for b in blocks])
 
     # -- the end ---------------------------------------------------------------
@@ -346,7 +351,9 @@ class ParslPilot:
     def stop(self) -> list[dict[str, Any]]:
         live = self._live()
         if live:
-            self._cancel(live, "released")
+            with self._lock:
+                busy = bool(self._flights)
+            self._cancel(live, "stopped" if busy else RELEASED)
         events: list[dict[str, Any]] = []
         end = time.monotonic() + STOP_WAIT_S
         while self._live() and time.monotonic() < end:
@@ -371,4 +378,6 @@ class ParslPilot:
             logging.getLogger("parsl").removeHandler(self._log_handler)
             self._log_handler.close()
         self._folder.stop_file(self._run).unlink(missing_ok=True)
+        for block in self._blocks:
+            self._folder.release_file(self._run, block).unlink(missing_ok=True)
         return events

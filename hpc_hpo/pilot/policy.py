@@ -53,16 +53,15 @@ def decide(blocks: Sequence[LiveBlock], demand: int, limits: Limits) -> Decision
     """Blocks to request and to release.
 
     Args:
-        blocks: all that have not ended.
+        blocks: all that have not ended and were not released.
         demand: slices that are running or could run now.
 
-    A block *lasts* while more than `lead_s` (and `useful_s`) of it is left, so that its
-    successor starts up while it runs out; those that last never exceed `max_blocks`. Released
-    is an idle block that is too short for every open slice, or that the demand does not need:
-    its hours are money.
+    A block *lasts* while more than `lead_s` of it is left, so that its successor starts up
+    while it runs out; those that last never exceed `max_blocks`. Released is an idle block
+    that is too short for every open slice, or that the demand does not need: its hours are
+    money.
     """
-    floor = max(limits.lead_s, limits.useful_s)
-    lasting = [b for b in blocks if not b.running or b.seconds_left > floor]
+    lasting = [b for b in blocks if not b.running or b.seconds_left > limits.lead_s]
     needed = min(limits.max_blocks, math.ceil(demand / max(1, limits.workers_per_block)))
     idle = sorted((b for b in blocks if b.running and b.idle), key=lambda b: b.seconds_left)
     surplus = len(lasting) - needed
@@ -70,7 +69,7 @@ def decide(blocks: Sequence[LiveBlock], demand: int, limits: Limits) -> Decision
     for block in idle:
         if block.seconds_left < limits.useful_s:
             release.append(block.id)
-        elif surplus > 0 and block.seconds_left > floor:
+        elif surplus > 0 and block.seconds_left > limits.lead_s:
             release.append(block.id)
             surplus -= 1
         elif demand == 0:

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +127,11 @@ def _add_table(group: Any, kinds: dict[str, str], rows: Sequence[Row]) -> None:
 def _slice_rows(state: StudyState) -> list[Row]:
     return [
         {
+            **asdict(record),
             "trial": number,
             "slice": record.number,
             "end": record.end.value if record.end is not None else None,
             "error": (record.error or {}).get("message"),
-            **{
-                key: getattr(record, key)
-                for key in ("run", "submitted", "started", "ended", "wasted_s")
-                + ("block", "worker", "reason", "restored")
-            },
         }
         for number, trial in sorted(state.trials.items())
         for record in trial.slices

@@ -44,9 +44,8 @@ def _block_end(block: BlockRecord, state: StudyState, now: float, alive: bool) -
 
 def allocated_seconds(state: StudyState, now: float, alive: bool) -> float:
     """Worker-seconds held by all blocks so far."""
-    return sum(
-        block.allocated_s(_block_end(block, state, now, alive)) for block in state.blocks.values()
-    )
+    ends = ((block, _block_end(block, state, now, alive)) for block in state.blocks.values())
+    return sum((block.allocated_s(end) for block, end in ends), 0.0)
 
 
 def _blocks(state: StudyState, now: float, alive: bool) -> dict[str, Any]:

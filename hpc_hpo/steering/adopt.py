@@ -32,6 +32,8 @@ class Inheritance:
         self._folder = folder
         self._state = state
         self._now = now
+        #: Only these: the run that is about to begin writes into the same spool.
+        self._runs = range(1, state.runs + 1)
         self._log = SliceLog(folder.spool)
         self._nodes = SpoolReader(folder.spool)
         self._node_ends: dict[str, dict[str, float]] = {}
@@ -44,7 +46,7 @@ class Inheritance:
 
     def dismiss_workers(self) -> None:
         """Ask the blocks of earlier runs to checkpoint and leave."""
-        for run in range(1, self._state.runs + 1):
+        for run in self._runs:
             if any(b.state != "ended" for b in self._blocks_of(run)):
                 self._folder.stop_file(run).write_text(LEAVE)
 
@@ -53,12 +55,12 @@ class Inheritance:
         return [b for b in self._state.blocks.values() if b.id.startswith(prefix)]
 
     def _read(self) -> None:
-        self._log.update("r*.jsonl")
-        for record in self._nodes.read("block-r*.jsonl"):
-            block = f"{record['run']}.{record['block']}"
-            book = self._node_ends if record["e"] == "node-end" else self._node_starts
-            node = f"{record['host']}-{record.get('pid', '')}"
-            book.setdefault(block, {})[node] = record["at"]
+        for run in self._runs:
+            self._log.update(f"r{run}-*")
+            for record in self._nodes.read(f"block-r{run}-*"):
+                block = f"{run}.{record['block']}"
+                book = self._node_ends if record["e"] == "node-end" else self._node_starts
+                book.setdefault(block, {})[record["host"]] = record["at"]
 
     def collect(self, sleep: Callable[[float], None] = time.sleep) -> list[SliceOutcome]:
         """Outcomes of all open slices, waiting a moment for workers that are still at it."""

@@ -266,7 +266,7 @@ class Steering:
 
     # -- the loop --------------------------------------------------------------
 
-    def _finished(self) -> str:
+    def finished(self) -> str:
         """Why the study is done, or "" while it is not."""
         if self._in_flight == 0 and not self._waiting and self._new_trials_left() == 0:
             return "exhausted" if self._exhausted else "budget"
@@ -320,10 +320,10 @@ class Steering:
         asked_to = self._stop()
         if asked_to:
             return "now" if asked_to == "now" else "stop"
-        reason = self._finished()
+        reason = self.finished()
         if not reason:
             self._wait_for_outcomes(TICK_S)
-            reason = self._finished()
+            reason = self.finished()
         return reason
 
     def _drain(self) -> None:

@@ -48,10 +48,10 @@ def _objective_form(value: str) -> str:
     match = _OBJECTIVE.match(value)
     if match is None:
         raise refuse("this names no function", OBJECTIVE_FORMS)
-    module = match["module"]
+    module = PurePosixPath(match["module"])
     # A file is imported by its stem, in which a dot would mean a package.
-    file = PurePosixPath(module)
-    if not (_MODULE.match(module) or (file.suffix == ".py" and "." not in file.stem)):
+    good = "." not in module.stem if module.suffix == ".py" else _MODULE.match(str(module))
+    if not good:
         raise refuse("this names no Python file or module", OBJECTIVE_FORMS)
     return value
 

@@ -24,8 +24,8 @@ def check_payload(study: Study) -> list[InputError]:
     """What keeps the study's objective or command from being started; empty when nothing does.
 
     A Python objective's file exists, parses, and defines the function such that it can be
-    called with (config) or (config, trial). A command's program is found, in the study's
-    folder when it is written with a slash and on PATH otherwise.
+    called with (config) or (config, trial). A command's program is an executable file of the
+    study's folder or a program on PATH.
     """
     return list(_check_program(study) if study.command else _check_objective(study))
 
@@ -34,25 +34,23 @@ def _check_program(study: Study) -> Iterator[InputError]:
     program = (study.command or ("",))[0]
     if "{" in program:
         return  # a parameter chooses it
-    if "/" not in program:
-        if shutil.which(program) is None:
+    path = study.folder / program
+    if path.is_file():
+        if shutil.which(str(path)) is None:
             yield study.problem(
                 "command[0]",
-                "no such program on PATH",
-                found=program,
-                valid="a program on PATH, or a path relative to the study's folder, "
-                f"as in ./{program}",
+                "the file is not executable",
+                found=str(path),
+                valid=f"chmod +x {path}, or its interpreter in front of it",
             )
-        return
-    path = study.folder / program
-    if not path.is_file():
+    elif "/" in program:
         yield study.problem("command[0]", "there is no such file", found=str(path))
-    elif shutil.which(str(path)) is None:
+    elif shutil.which(program) is None:
         yield study.problem(
             "command[0]",
-            "the file is not executable",
-            found=str(path),
-            valid=f"chmod +x {path}, or its interpreter in front of it",
+            "no such program",
+            found=program,
+            valid=f"a program on PATH, or an executable file in {study.folder}",
         )
 
 

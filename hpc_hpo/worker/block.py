@@ -11,6 +11,8 @@ It is what a block runs on each of its nodes, around Parsl's worker pool::
   the shared file system is asked once a node, not once a worker.
 - Where no batch system ends the block (site ``local``), it does so itself: TERM at the
   walltime, KILL after the grace, to every process below it.
+- A block that is cancelled because nothing runs on it any more (a release file says so) ends at
+  once; any other TERM leaves the slices a moment.
 - Whatever the pool leaves behind is killed; as a child subreaper the supervisor inherits
   processes whose parents died.
 """
@@ -82,6 +84,7 @@ class Supervisor:
         self.start = time.time()
         self.end = self.start + options.walltime if options.walltime else None
         self.stop_file = Path(options.dir) / "control" / f"stop-r{options.run}"
+        self.release_file = self.stop_file.with_name(f"release-r{options.run}-b{options.block}")
         self.signalled: int | None = None
         self.notice_deadline: float | None = None
         self.scratch = Path(tempfile.mkdtemp(prefix="hpc-hpo-"))
@@ -154,6 +157,8 @@ class Supervisor:
         if self.signalled is not None:
             number, self.signalled = self.signalled, None
             final = number in (signal.SIGTERM, signal.SIGINT)
+            if final and self.release_file.exists():
+                return "released"
             grace = self.options.term_grace if final else self.options.warn_grace
             self.warn_slices("preempted", now + grace)
         if now >= self.next_look:

@@ -102,15 +102,15 @@ class TrialContext:
         Raises:
             CheckpointError: the file cannot be read although its checksum is right.
         """
+        # Imported even when there is nothing to read: an objective that restores will also
+        # checkpoint, and the first import of h5py must not fall into the last second.
+        from hpc_hpo.worker.state import read_state
+
         if self._restored is None:
             return None
         self._take_reports(self._restored)
         path = self._restored.folder / STATE
-        if not path.exists():
-            return None
-        from hpc_hpo.worker.state import read_state
-
-        return read_state(path)
+        return read_state(path) if path.exists() else None
 
     def restored_files(self) -> Path | None:
         """The folder with the files of the newest whole checkpoint; None when there are none.

@@ -59,7 +59,7 @@ def test_that_the_tail_of_a_huge_log_is_read_without_the_rest(
 ) -> None:
     log = LogFile(tmp_path, "w.log")
     os.truncate(tmp_path / "w.log", 100 << 20)  # a hole: no disk is used
-    os.write(log.fd, "val=7 the end: é\n".encode())
+    os.write(log.fd, "\nval=7 the end: é\n".encode())
     read = []
     pread = os.pread
 

@@ -178,7 +178,7 @@ def test_that_state_and_files_can_be_one_checkpoint(tmp_path: Path, clock: Manua
 
 def test_that_files_that_cannot_be_saved_are_named(tmp_path: Path, clock: ManualClock) -> None:
     trial = context(tmp_path / "trial", clock)
-    with pytest.raises(CheckpointError, match="nothing.pt"):
+    with pytest.raises(CheckpointError, match=r"nothing\.pt"):
         trial.checkpoint_file(tmp_path / "nothing.pt")
     for place in ("a", "b"):
         (tmp_path / place).mkdir()

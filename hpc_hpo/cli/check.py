@@ -1,0 +1,42 @@
+"""``hpc-hpo check``: say what would go wrong, before anything is submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hpc_hpo.cli.common import duration, echo_rows, path_argument
+from hpc_hpo.errors import InputErrors
+from hpc_hpo.launch import check as find_problems
+from hpc_hpo.launch import open_study, site_of
+from hpc_hpo.pilot.sources import workers_per_node
+
+
+@click.command()
+@path_argument
+@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+def check(path: Path, site_name: str | None) -> None:
+    """Validate a study, its payload, its inputs and its resources on its site.
+
+    PATH is a study.yaml, or a study's folder (default: here).
+    """
+    study, folder = open_study(path)
+    site = site_of(study, site_name)
+    problems = find_problems(study, site)
+    if problems:
+        raise problems[0] if len(problems) == 1 else InputErrors(problems)
+    blocks = study.blocks
+    workers = workers_per_node(study, site)
+    length = duration(blocks.walltime) if blocks.walltime else "no walltime"
+    click.echo(f"{study.name}: nothing wrong was found")
+    echo_rows(
+        [
+            ("space", f"{len(study.space)} parameters: {', '.join(study.space.names)}"),
+            ("optimizer", study.optimizer.name),
+            ("budget", f"{study.budget.trials} trials"),
+            ("site", f"{site.name} ({site.path})"),
+            ("blocks", f"up to {blocks.max} at one time, {workers} trials on each, {length}"),
+            ("folder", str(folder.path)),
+        ]
+    )

@@ -1,0 +1,42 @@
+"""``hpc-hpo prestage``: bring the inputs into the study folder, or prove that they are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hpc_hpo.cli.common import path_argument
+from hpc_hpo.errors import InputError
+from hpc_hpo.launch import open_study
+from hpc_hpo.prestage.local import stage
+from hpc_hpo.prestage.manifest import load_manifest
+from hpc_hpo.prestage.manifest import verify as find_changes
+from hpc_hpo.units import format_size
+
+
+@click.command()
+@path_argument
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The study folder.")
+@click.option("--verify", is_flag=True, help="Only read all staged files and compare.")
+def prestage(path: Path, directory: Path | None, verify: bool) -> None:
+    """Bring the inputs into the study folder and write manifest.json.
+
+    PATH is a study.yaml, or a study's folder (default: here).
+    """
+    study, folder = open_study(path, directory)
+    if verify:
+        manifest = load_manifest(folder)
+        if manifest is None:
+            raise InputError("nothing was staged yet", file=str(folder.manifest))
+        problems = list(find_changes(manifest, folder, rehash=True))
+        if problems:
+            raise InputError("\n  ".join(["staged inputs have changed:", *problems]))
+    else:
+        manifest = stage(study, folder)
+    total = sum(file.size for file in manifest.files)
+    word = "verified" if verify else "staged"
+    click.echo(
+        f"{study.name}: {len(manifest.paths)} inputs {word}, {len(manifest.files)} files, "
+        f"{format_size(total)}, in {folder.inputs}"
+    )

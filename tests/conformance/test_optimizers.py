@@ -1,0 +1,211 @@
+"""What every optimiser must do, over every family and every kind of space."""
+
+import json
+import math
+
+import pytest
+
+from hpc_hpo.optimizers.registry import create
+from hpc_hpo.space import Space
+
+FAMILIES = {
+    "random": "random",
+    "grid": "grid",
+    "sobol": "sobol",
+    "gp": {"name": "skopt", "surrogate": "GP", "n_initial": 4},
+    "gp-lcb": {"name": "skopt", "surrogate": "GP", "n_initial": 4, "acq": "LCB"},
+    "et": {"name": "skopt", "surrogate": "ET", "n_initial": 4},
+    "rf": {"name": "skopt", "surrogate": "RF", "n_initial": 4, "acq": "LCB"},
+    "auto": "auto",
+}
+
+
+def unified(method, **dimension):
+    return {"method": method, "dimension": dimension}
+
+
+METHODS = {
+    "a": unified("uniform", low=-1, high=1),
+    "b": unified("uniformint", low=1, high=50),
+    "c": unified("quniform", low=0, high=1, q=0.1),
+    "d": unified("loguniform", low=1e-5, high=1e-1),
+    "e": unified("qloguniform", low=1, high=512, q=1),
+    "f": unified("normal", mu=0, sigma=1),
+    "g": unified("qnormal", mu=10, sigma=5, q=1),
+    "h": unified("lognormal", mu=0, sigma=1),
+    "i": unified("qlognormal", mu=2, sigma=1, q=0.5),
+    "j": unified("categorical", categories=["x", "y"]),
+    "k": unified("fixed", value="constant"),
+}
+CONDITIONAL = {
+    "layers": {"int": [1, 3]},
+    "width2": {"int": [8, 128], "condition": "layers >= 2"},
+    "rate": {"float": [0.0, 0.5], "condition": "width2 > 60"},
+    "act": {"choice": ["relu", "tanh"]},
+}
+SPACES = {
+    "methods": lambda: Space.parse(METHODS),
+    "conditional": lambda: Space.parse(CONDITIONAL),
+    "constrained": lambda: Space.parse(
+        {"x": {"float": [0, 1]}, "y": {"float": [0, 1]}, "n": {"int": [1, 8]}},
+        constraints=["x + y <= 1", "n * x >= 0.5"],
+    ),
+    "discrete": lambda: Space.parse(
+        {"n": {"int": [1, 4]}, "m": {"int": [1, 3], "condition": "n > 2"},
+         "c": {"choice": [None, [1, 2]]}},
+        constraints="n != 4 or m < 3",
+    ),
+}
+
+
+@pytest.fixture(params=FAMILIES, name="family")
+def _family(request):
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(params=SPACES, name="space")
+def _space(request):
+    return SPACES[request.param]()
+
+
+def make(family, space, seed=3):
+    return create(family, space, seed, budget=30)
+
+
+def loss_of(point):
+    """Any loss that depends on the point; some points fail."""
+    total = sum(len(json.dumps(v)) + (v if isinstance(v, int) else 0) for v in point.values())
+    return None if total % 7 == 0 else math.sin(total)
+
+
+def run(optimizer, batches, journal=None):
+    """Ask in batches of these sizes; tell all but the newest three; note every call."""
+    journal = [] if journal is None else journal
+    open_trials = [t for kind, t, _ in journal if kind == "asked"]
+    told = {t for kind, t, _ in journal if kind == "told"}
+    flying = [(t, p) for kind, t, p in journal if kind == "asked" and t not in told]
+    trial = len(open_trials)
+    for size in batches:
+        ids = list(range(trial, trial + size))
+        trial += size
+        points = optimizer.ask(ids)
+        flying += zip(ids, points, strict=False)
+        journal += [("asked", t, p) for t, p in zip(ids, points, strict=False)]
+        while len(flying) > 3:
+            t, p = flying.pop(0)
+            optimizer.tell(t, loss_of(p))
+            journal.append(("told", t, loss_of(p)))
+    return journal
+
+
+def replay(optimizer, journal):
+    for kind, trial, value in json.loads(json.dumps(journal)):
+        if kind == "asked":
+            optimizer.adopt(trial, value)
+        else:
+            optimizer.tell(trial, value)
+
+
+def asked(journal):
+    return [p for kind, _, p in journal if kind == "asked"]
+
+
+def is_plain(value):
+    if isinstance(value, (list, dict)):
+        return all(map(is_plain, value.values() if isinstance(value, dict) else value))
+    return value is None or type(value) in (int, float, str, bool)
+
+
+BATCHES = [1, 1, 4, 1, 3, 1, 2, 1]
+
+
+def test_that_points_are_plain_valid_and_never_repeated(family, space):
+    points = asked(run(make(family, space), BATCHES))
+    assert len(points) == min(sum(BATCHES), space.cardinality() or math.inf) or family == "grid"
+    assert all(is_plain(p) and space.validate(p) == p for p in points)
+    assert len({space.key(p) for p in points}) == len(points)
+
+
+def test_that_the_same_seed_gives_the_same_points_and_another_seed_others(family, space):
+    first = asked(run(make(family, space), BATCHES))
+    assert asked(run(make(family, space), BATCHES)) == first
+    assert asked(run(make(family, space, seed=4), BATCHES)) != first
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 6])
+def test_that_a_replayed_optimizer_goes_on_like_the_one_that_computed(family, space, cut):
+    whole = run(make(family, space), BATCHES)
+    head = run(make(family, space), BATCHES[:cut])
+    resumed = make(family, space)
+    replay(resumed, head)
+    assert run(resumed, BATCHES[cut:], list(head)) == whole
+
+
+def test_that_an_adopted_point_is_never_asked_for(family):
+    space = SPACES["discrete"]()
+    foreign = next(space.grid(None))
+    optimizer = make(family, space)
+    optimizer.adopt(1000, foreign)
+    optimizer.tell(1000, 0.5)
+    points = optimizer.ask(list(range(100)))
+    assert len(points) == space.cardinality() - 1
+    assert space.key(foreign) not in {space.key(p) for p in points}
+
+
+def test_that_a_finite_space_is_asked_completely_and_then_exhausted(family):
+    space = SPACES["discrete"]()
+    optimizer = make(family, space)
+    points = []
+    trial = 0
+    while not optimizer.exhausted:
+        batch = optimizer.ask([trial, trial + 1, trial + 2])
+        for i, _ in enumerate(batch):
+            optimizer.tell(trial + i, float(trial))
+        points += batch
+        trial += 3
+    # n 1 and 2: one each; n 3: three; n 4: two; times two choices.
+    assert len({space.key(p) for p in points}) == len(points) == space.cardinality() == 14
+    assert optimizer.ask([trial]) == []
+    assert optimizer.exhausted
+
+
+def test_that_a_space_of_fixed_values_holds_one_point(family):
+    optimizer = make(family, Space.parse({"x": unified("fixed", value=[1])}))
+    assert optimizer.ask([0, 1]) == [{"x": [1]}]
+    assert optimizer.exhausted
+
+
+def test_that_asking_for_nothing_changes_nothing(family, space):
+    optimizer = make(family, space)
+    assert optimizer.ask([]) == []
+    assert not optimizer.exhausted
+
+
+@pytest.mark.parametrize("loss", [None, math.nan, math.inf, -math.inf])
+def test_that_a_study_whose_trials_all_fail_goes_on(family, loss):
+    space = SPACES["constrained"]()
+    optimizer = make(family, space)
+    for trial in range(8):
+        assert len(optimizer.ask([trial])) == 1
+        optimizer.tell(trial, loss)
+
+
+def test_that_equal_and_enormous_losses_are_taken(family):
+    space = SPACES["conditional"]()
+    optimizer = make(family, space)
+    for trial, loss in enumerate([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.7e308, -1.7e308, 0.0]):
+        [point] = optimizer.ask([trial])
+        assert space.validate(point) == point
+        optimizer.tell(trial, loss)
+
+
+def test_that_bookkeeping_mistakes_are_refused(family):
+    optimizer = make(family, SPACES["conditional"]())
+    optimizer.ask([5])
+    with pytest.raises(ValueError, match="trial 5 has a point"):
+        optimizer.adopt(5, {"layers": 1, "act": "relu"})
+    with pytest.raises(ValueError, match="trial 6 was never"):
+        optimizer.tell(6, 1.0)
+    optimizer.tell(5, 1.0)
+    with pytest.raises(ValueError, match="trial 5 has been told"):
+        optimizer.tell(5, 1.0)

@@ -1,0 +1,92 @@
+"""Optimisers by name, with options checked where they stand."""
+
+import math
+
+import pytest
+
+from hpc_hpo.errors import InputError
+from hpc_hpo.optimizers import registry
+from hpc_hpo.optimizers.random import RandomSearch
+from hpc_hpo.optimizers.skopt import SkoptSearch
+from hpc_hpo.space import Space
+
+LINE = Space.parse({"x": {"float": [0, 1]}})
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("sobl", "s.yaml:9: optimizer: unknown optimizer; did you mean 'sobol'?; found 'sobl'"),
+        ({"name": "tpe"}, "optimizer.name: unknown optimizer; found 'tpe'; valid: auto, random"),
+        ({"surrogate": "GP"}, "optimizer.name: unknown optimizer"),
+        (3, "optimizer: unknown optimizer; found 3"),
+        ({"name": "random", "n_initial": 3}, "optimizer.n_initial: unknown key 'n_initial'"),
+        ({"name": "skopt", "surogate": "GP"}, "did you mean 'surrogate'?"),
+        ({"name": "skopt", "surrogate": "GBRT"}, "found 'GBRT'; valid: GP, ET, RF"),
+        ({"name": "skopt", "acq": ["EI"]}, "optimizer.acq: unknown value"),
+        ({"name": "skopt", "n_initial": 0}, "too small; found 0; valid: an integer of at least 1"),
+        ({"name": "grid", "resolution": "fine"}, "not a whole number; found 'fine'"),
+        ({"name": "random", "seed": -1}, "optimizer.seed: too small"),
+    ],
+)
+def test_that_a_bad_optimizer_is_refused_with_what_is_valid(spec, expected):
+    with pytest.raises(InputError) as caught:
+        registry.create(spec, LINE, 0, file="s.yaml", line_of={"optimizer": 9}.get)
+    assert expected in str(caught.value)
+    assert "s.yaml:9: " in str(caught.value)
+
+
+def test_that_a_grid_too_large_to_list_is_refused():
+    space = Space.parse({f"x{i}": {"float": [0, 1]} for i in range(8)})
+    with pytest.raises(InputError, match=r"optimizer.resolution: the grid has 390625 points"):
+        registry.create({"name": "grid", "resolution": 5}, space, 0)
+
+
+def test_that_the_seed_of_the_spec_goes_before_the_argument():
+    by_spec = registry.create({"name": "random", "seed": 8}, LINE, 1).ask([0])
+    assert by_spec == registry.create("random", LINE, 8).ask([0])
+    assert by_spec != registry.create("random", LINE, 1).ask([0])
+
+
+def test_that_auto_takes_a_gaussian_process_only_for_small_budgets_and_spaces():
+    wide = Space.parse({f"x{i}": {"float": [0, 1]} for i in range(21)})
+    for space, budget, surrogate in [
+        (LINE, 40, "GP"), (LINE, 201, "ET"), (LINE, None, "ET"), (wide, 40, "ET"),
+    ]:
+        made = registry.create("auto", space, 0, budget=budget)
+        assert isinstance(made, SkoptSearch)
+        assert made.surrogate == surrogate
+    assert registry.create({"name": "auto", "n_initial": 7}, LINE, 0, budget=9).n_initial == 7
+
+
+def test_that_another_package_can_add_an_optimizer(monkeypatch):
+    class Declared:
+        name = "corner"
+
+        @staticmethod
+        def load():
+            return RandomSearch
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Declared()])
+    assert registry.names() == ["auto", "random", "grid", "sobol", "skopt", "corner"]
+    assert isinstance(registry.create("corner", LINE, 0), RandomSearch)
+
+
+def test_that_the_built_in_table_and_the_declared_entry_points_agree():
+    import configparser
+    from pathlib import Path
+
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parents[2] / "setup.cfg")
+    lines = config["options.entry_points"][registry.GROUP].strip().splitlines()
+    assert dict(line.split(" = ") for line in lines) == registry.BUILT_IN
+
+
+def test_that_a_grid_is_as_fine_as_the_budget_allows():
+    space = Space.parse({"x": {"float": [0, 1]}, "y": {"float": [0, 1]}, "c": {"choice": [1, 2]}})
+    grid = registry.create("grid", space, 0, budget=40)
+    points = grid.ask(range(100))
+    assert len(points) == 4 * 4 * 2
+    assert {p["x"] for p in points} == {0.0, 1 / 3, 2 / 3, 1.0}
+    assert grid.exhausted
+    assert not math.isclose(points[0]["x"], points[1]["x"]) or points[0]["y"] != points[1]["y"]

@@ -1,0 +1,169 @@
+"""What distinguishes the families: coverage, learning, batches, failures, cost."""
+
+import math
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from hpc_hpo.optimizers.registry import create
+from hpc_hpo.optimizers.surrogates import GaussianProcess, condition, select_rows, standardise
+from hpc_hpo.space import Space
+
+CUBE = Space.parse(
+    {"x": {"float": [0, 1]}, "y": {"float": [-5, 5]}, "lr": {"float": [1e-5, 1e-1], "log": True}}
+)
+GP = {"name": "skopt", "surrogate": "GP"}
+ET = {"name": "skopt", "surrogate": "ET"}
+
+
+def bowl(point):
+    """A smooth function with its minimum 0 at x = 0.7, y = -2, lr = 1e-3."""
+    return (
+        4 * (point["x"] - 0.7) ** 2
+        + (point["y"] + 2) ** 2 / 25
+        + (math.log10(point["lr"]) + 3) ** 2 / 4
+    )
+
+
+def best_of(spec, seed, budget, batch):
+    optimizer = create(spec, CUBE, seed, budget=budget)
+    losses = []
+    for start in range(0, budget, batch):
+        ids = list(range(start, min(start + batch, budget)))
+        for trial, point in zip(ids, optimizer.ask(ids), strict=True):
+            losses.append(bowl(point))
+            optimizer.tell(trial, losses[-1])
+    return min(losses)
+
+
+@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+def test_that_a_surrogate_beats_random_search_at_equal_budget(spec):
+    seeds = range(4)
+    ours = np.median([best_of(spec, seed, 30, 3) for seed in seeds])
+    chance = np.median([best_of("random", seed, 30, 3) for seed in seeds])
+    assert ours < chance / 2
+
+
+@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+def test_that_a_batch_spreads_and_still_aims_at_the_good_region(spec):
+    optimizer = create({**spec, "n_initial": 15}, CUBE, 1)
+    for trial, point in enumerate(optimizer.ask(range(15))):
+        optimizer.tell(trial, bowl(point))
+    batch = optimizer.ask(range(100, 116))
+    units = np.array([CUBE.to_unit(p) for p in batch])
+    distances = np.linalg.norm(units[:, None] - units[None], axis=2)[np.triu_indices(16, 1)]
+    assert distances.min() > 1e-6
+    assert np.median(distances) > 0.05
+    scattered = [bowl(p) for p in create("random", CUBE, 1).ask(range(100))]
+    assert np.median([bowl(p) for p in batch]) < np.median(scattered)
+
+
+@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+def test_that_a_region_where_trials_fail_is_avoided(spec):
+    optimizer = create({**spec, "n_initial": 16}, CUBE, 2)
+    for trial, point in enumerate(optimizer.ask(range(16))):
+        # The losses would lead straight into the failing half.
+        optimizer.tell(trial, math.nan if point["x"] > 0.5 else 1 - point["x"])
+    inside = 0
+    for trial in range(16, 28):
+        [point] = optimizer.ask([trial])
+        optimizer.tell(trial, math.nan if point["x"] > 0.5 else 1 - point["x"])
+        inside += point["x"] > 0.55
+    assert inside <= 4
+
+
+@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+def test_that_a_point_in_flight_keeps_the_next_ones_away(spec):
+    space = Space.parse({"x": {"float": [0, 1]}})
+    losses = {0.0: 1.0, 0.2: 0.4, 0.4: 0.1, 0.6: 0.1, 0.8: 0.4, 1.0: 1.0}
+
+    def told():
+        optimizer = create({**spec, "n_initial": 1}, space, 0)
+        for trial, (x, loss) in enumerate(losses.items()):
+            optimizer.adopt(trial, {"x": x})
+            optimizer.tell(trial, loss)
+        return optimizer
+
+    [alone] = told().ask([10])
+    crowded = told()
+    for i in range(10):
+        crowded.adopt(20 + i, {"x": alone["x"] + 1e-3 * i})
+    [beside] = crowded.ask([40])
+    assert abs(beside["x"] - alone["x"]) > 0.01
+
+
+def test_that_sobol_covers_evenly_where_random_leaves_gaps():
+    space = Space.parse({"x": {"float": [0, 1]}, "y": {"float": [0, 1]}})
+
+    def cells(name):
+        points = create(name, space, 5).ask(range(64))
+        return len({(int(p["x"] * 8), int(p["y"] * 8)) for p in points})
+
+    assert cells("sobol") == 64
+    assert cells("random") < 56
+
+
+@pytest.mark.parametrize("name", ["random", "sobol", "grid"])
+def test_that_one_batch_gives_the_points_of_single_asks(name):
+    together = create(name, CUBE, 1, budget=27).ask(range(20))
+    alone = create(name, CUBE, 1, budget=27)
+    assert [alone.ask([t])[0] for t in range(20)] == together
+
+
+def test_that_hyperparameters_are_learned_again_only_as_losses_grow_by_a_part():
+    steps = [GaussianProcess.rows_to_learn_from(n) for n in range(3, 400)]
+    assert steps[0] == 3
+    assert all(step <= n < step * 1.4 for n, step in enumerate(steps, start=3))
+    assert len(set(steps)) < 40
+
+
+def test_that_conditioning_is_what_a_measurement_does_to_a_gaussian():
+    a = np.random.default_rng(0).normal(size=(4, 4))
+    cov = a @ a.T
+    joint = np.linalg.inv(np.linalg.inv(cov) + np.diag([0, 0, 1 / 0.1, 0]))
+    assert np.allclose(condition(cov, 2, 0.1), joint)
+
+
+def test_that_targets_are_of_one_size_and_failures_the_worst():
+    y = standardise([1.0, 2.0, 3.0, None, 1e30])
+    assert abs(y.mean()) < 1e-12
+    assert y.std() == pytest.approx(1)
+    assert list(np.argsort(y)) == [0, 1, 2, 4, 3]
+    assert np.abs(y).max() < 3
+    assert list(standardise([None, None])) == [0, 0]
+    assert list(standardise([0.0, 0.0])) == [0, 0]
+    assert np.isfinite(standardise([1.7e308, -1.7e308, 0.0])).all()
+
+
+def test_that_the_rows_kept_are_the_best_and_the_most_recent():
+    y = np.array([0.0, 5, 1, 6, 7, 8, 9, 4])
+    assert list(select_rows(y, 4)) == [0, 2, 6, 7]
+    assert list(select_rows(y, 8)) == list(range(8))
+
+
+@pytest.mark.parametrize(("spec", "limit"), [(ET, 1.5), (GP, 4.0)], ids=["ET", "GP"])
+def test_that_an_ask_at_200_losses_stays_cheap(spec, limit):
+    space = Space.parse({f"x{i}": {"float": [0, 1]} for i in range(6)})
+    optimizer = create(spec, space, 0)
+    for trial, point in enumerate(create("random", space, 0).ask(range(200))):
+        optimizer.adopt(trial, point)
+        optimizer.tell(trial, sum((v - 0.3) ** 2 for v in point.values()))
+    before = time.thread_time()
+    assert len(optimizer.ask(range(200, 264))) == 64
+    assert time.thread_time() - before < limit * 2
+
+
+def test_that_choosing_random_search_imports_no_learning_library():
+    code = (
+        "import sys\n"
+        "from hpc_hpo.space import Space\n"
+        "from hpc_hpo.optimizers.registry import create\n"
+        "create('random', Space.parse({'x': {'float': [0, 1]}}), 0).ask([0])\n"
+        "print([m for m in ('skopt', 'sklearn', 'scipy', 'yaml', 'pydantic') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
