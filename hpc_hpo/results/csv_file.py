@@ -9,11 +9,13 @@ from typing import Any
 
 from hpc_hpo.fsio import write_atomic
 from hpc_hpo.journal import StudyState
-from hpc_hpo.results.table import columns, direction_sign, strict_json, trials_table
+from hpc_hpo.results.table import columns, direction_sign, printable, strict_json, trials_table
 
 
 def _cell(value: Any) -> Any:
     # Lists, objects, true and false as JSON; text and numbers as they are; None as nothing.
+    if isinstance(value, str):
+        return printable(value)
     return strict_json(value) if isinstance(value, (list, dict, bool)) else value
 
 
@@ -28,7 +30,6 @@ def write_csv(state: StudyState, study: dict[str, Any], path: Path) -> None:
     table = trials_table(state, direction_sign(study))
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(columns(state))
+    writer.writerow(map(printable, columns(state)))
     writer.writerows([_cell(value) for value in row.values()] for row in table)
-    # A lone surrogate, from a file name in an error, has no UTF-8: show its number instead.
-    write_atomic(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    write_atomic(path, text.getvalue())

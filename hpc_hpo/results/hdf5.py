@@ -36,7 +36,14 @@ from typing import Any
 
 from hpc_hpo.fsio import write_atomic
 from hpc_hpo.journal import StudyState
-from hpc_hpo.results.table import POINT, Row, direction_sign, strict_json, trials_table
+from hpc_hpo.results.table import (
+    POINT,
+    Row,
+    direction_sign,
+    printable,
+    strict_json,
+    trials_table,
+)
 from hpc_hpo.version import __version__
 
 FORMAT_VERSION = 1
@@ -74,11 +81,6 @@ SLICE_COLUMNS = {
 _ABSENT: dict[str, Any] = {"int": 0, "float": float("nan"), "text": "", "bool": False}
 
 
-def _text(value: str) -> str:
-    raw = value.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
-    return raw.decode()
-
-
 def _dataset_name(name: str) -> str:
     """`name` as HDF5 can hold it: "." and "" mean other things there, "/" parts groups."""
     if name in ("", "."):
@@ -111,12 +113,12 @@ def _add_column(group: Any, name: str, kind: str, values: Iterable[Any]) -> None
     absent = _ABSENT[kind]
     filled = [absent if value is None else value for value in values]
     if kind == "text":
-        data, dtype = [_text(value) for value in filled], h5py.string_dtype("utf-8")
+        data, dtype = [printable(value) for value in filled], h5py.string_dtype("utf-8")
     else:
         data, dtype = filled, {"int": "i8", "float": "f8", "bool": "?"}[kind]
     column = group.create_dataset(_dataset_name(name), (len(data),), dtype=dtype, data=data)
     if _dataset_name(name) != name:
-        column.attrs["name"] = _text(name)
+        column.attrs["name"] = printable(name)
 
 
 def _add_table(group: Any, kinds: dict[str, str], rows: Sequence[Row]) -> None:

@@ -8,9 +8,7 @@ from hpc_hpo.folder import StudyFolder, steering_alive
 from hpc_hpo.journal import BlockRecord, StudyState
 from hpc_hpo.model import SliceEnd, TrialState
 from hpc_hpo.results.table import direction_sign
-
-#: Reasons of a `stop` event after which no work is left, whatever the number of trials.
-FINISHED_REASONS = frozenset({"budget", "exhausted", "target", "wall_time"})
+from hpc_hpo.steering.loop import DONE_REASONS
 
 
 def study_state(state: StudyState, study: dict[str, Any], alive: bool) -> str:
@@ -26,7 +24,7 @@ def study_state(state: StudyState, study: dict[str, Any], alive: bool) -> str:
         return "new"
     trials = (study.get("budget") or {}).get("trials")
     final = sum(trial.final for trial in state.trials.values())
-    finished = state.stop_reason in FINISHED_REASONS or (trials is not None and final >= trials)
+    finished = state.stop_reason in DONE_REASONS or (trials is not None and final >= trials)
     if not finished:
         return "stopped"
     return "done" if state.trial_states[TrialState.COMPLETED.value] else "failed"

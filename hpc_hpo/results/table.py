@@ -77,6 +77,13 @@ def _row(trial: Trial, names: list[str], rank: int | None) -> Row:
     }
 
 
+def printable(text: str) -> str:
+    """`text` as every file format and UTF-8 can hold it: NUL and lone surrogates, which logs
+    and file names bring, become backslash escapes.
+    """
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
 def _portable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -18,14 +18,14 @@ from hpc_hpo.fsio import seal
 from hpc_hpo.journal import Event, StudyState, read_events, replay
 from hpc_hpo.results.export import FORMATS
 from hpc_hpo.results.hdf5 import TRIAL_COLUMNS, write_hdf5
-from hpc_hpo.results.table import strict_json, trials_table
+from hpc_hpo.results.table import printable, strict_json, trials_table
 from tests import events as ev
 
 STUDY = {"name": "größe", "direction": "minimize", "budget": {"trials": 3}}
 NAN = float("nan")
 HISTORY = [
     ev.run(),
-    ev.asked(0, {"lr": 0.1, "act": "tänh, \"q\"\n", "deep": True, "shape": [8, 4], "a/b": 1}),
+    ev.asked(0, {"lr": 0.1, "act": 'tänh, "q"\n', "deep": True, "shape": [8, 4], "a/b": 1}),
     ev.asked(1, {"lr": 1, "act": "relu", "deep": False, "width": 16, "shape": "flat", "a/b": 2}),
     ev.asked(2, {"lr": 0.3, "act": "", "deep": True, "shape": None, "a/b": 2**63}),
     ev.submit(0),
@@ -67,12 +67,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def expected_rows(state: StudyState) -> list[dict[str, Any]]:
-    def shown(value: str) -> str:
-        return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
-
     rows = trials_table(state, 1)
     for row in rows:
-        row["error"] = shown(row["error"]) if row["error"] else None
+        row["error"] = printable(row["error"]) if row["error"] else None
         for name in [key for key in row if key.startswith("point.")]:
             row[name] = json.loads(strict_json(row[name]))
     return rows
@@ -208,7 +205,7 @@ def test_that_csv_reads_back_with_quotes_newlines_and_absent_values(tmp_path: Pa
     assert (first["point.shape"], first["point.deep"]) == ("[8, 4]", "true")
     assert float(first["point.lr"]) == 0.1
     assert (first["loss"], second["loss"], second["rank"]) == ("", "0.25", "1")
-    assert third["error"] == "nul \0 and \\ud800"
+    assert third["error"] == "nul \\x00 and \\ud800"
 
 
 def test_that_json_holds_points_reports_and_slices(tmp_path: Path) -> None:
