@@ -32,7 +32,8 @@ def show(path: Path, trial: int, log: bool) -> None:
             click.echo(f"--- slice {record.number}: {_log_name(record)}")
             _copy_log(view.folder.path, record)
         return
-    attempts = f", {found.failures} failed attempts" if found.failures else ""
+    count = found.failures
+    attempts = f", {count} failed attempt{'s' * (count != 1)}" if count else ""
     click.echo(f"trial {found.id}: {found.state.value}{attempts}")
     echo_rows(list(_facts(found)))
     for record in found.slices:

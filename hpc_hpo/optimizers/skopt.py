@@ -16,14 +16,20 @@ import numpy as np
 from hpc_hpo.model import Point
 from hpc_hpo.optimizers.base import BaseOptimizer, Option
 from hpc_hpo.optimizers.sobol import SobolSequence
-from hpc_hpo.optimizers.surrogates import Forest, GaussianProcess, Surrogate, condition
+from hpc_hpo.optimizers.surrogates import (
+    Forest,
+    GaussianProcess,
+    Surrogate,
+    condition,
+    one_thread,
+)
 from hpc_hpo.space import Space
 
 #: Losses needed before a model is worth more than the initial design.
 _MIN_TOLD = 3
 #: Points picked from one set of candidates; a larger batch draws new ones.
 _PICKS = 128
-_SCATTERED, _AROUND_BEST, _REFINED = 400, 200, 250
+_SCATTERED, _AROUND_BEST, _KEPT, _REFINED = 300, 200, 150, 200
 _BEST = 8
 #: Points in flight that are accounted for, the most recent ones.
 _MAX_PENDING = 200
@@ -93,14 +99,18 @@ class SkoptSearch(BaseOptimizer):
 
     # ---------------------------------------------------------------- the model
 
+    def _pending(self, batch: list[Point]) -> np.ndarray:
+        """Features of the points in flight and of those picked for this batch, shape (m, f)."""
+        flying = [f for t, f in self._features.items() if t not in self.losses]
+        flying += list(self.space.encode(batch))
+        return np.array(flying[-_MAX_PENDING:]).reshape(-1, self.space.features)
+
     def _fit(self, number: int, batch: list[Point]) -> Surrogate:
         """The surrogate of all losses, with the points in flight and those of this batch."""
         told = list(self.losses)
         x = np.array([self._features[t] for t in told])
         losses = list(self.losses.values())
-        flying = [f for t, f in self._features.items() if t not in self.losses]
-        flying += list(self.space.encode(batch))
-        pending = np.array(flying[-_MAX_PENDING:]).reshape(-1, self.space.features)
+        pending = self._pending(batch)
         seed = int(self._rng(number, _PURPOSE_FIT).integers(2**31))
         if self.surrogate != "GP":
             return Forest(x, losses, pending, self.surrogate, seed)
@@ -119,19 +129,41 @@ class SkoptSearch(BaseOptimizer):
         pool = self._candidates(rng, taken, count)
         if not pool:
             return []
+        with one_thread():
+            return self._choose(pool, count, number, taken, batch, rng)
+
+    def _choose(
+        self,
+        pool: dict[str, Point],
+        count: int,
+        number: int,
+        taken: set[str],
+        batch: list[Point],
+        rng: np.random.Generator,
+    ) -> list[Point]:
         model = self._fit(number, batch)
         candidates = list(pool.values())
-        mean, cov = model.posterior(self.space.encode(candidates))
+        features = self.space.encode(candidates)
+        mean, cov = model.posterior(features)
         score = self._score(mean, cov, mean.min(), _MEAN_KAPPA)
         order = np.argsort(-score, kind="stable")
         # Around the most promising candidates look more closely; drop the least promising.
-        kept = [candidates[i] for i in order[: max(2 * count, 150)]]
-        refined = {self.space.key(p): p for p in kept}
+        kept = order[: max(2 * count, _KEPT)]
+        near: dict[str, Point] = {}
         bases = [candidates[i] for i in order[:_BEST]]
-        self._add_neighbours(refined, bases, _REFINED, rng, taken, (1.0, 3.0))
-        candidates = list(refined.values())
-        mean, cov = model.posterior(self.space.encode(candidates))
-        return self._greedy(candidates, mean, cov, count, model, rng)
+        self._add_neighbours(near, bases, _REFINED, rng, taken | pool.keys(), (1.0, 3.0))
+        refined = list(near.values())
+        features = np.vstack([features[kept], self.space.encode(refined)])
+        mean, cov = model.posterior(features)
+        return self._greedy(
+            [candidates[i] for i in kept] + refined,
+            mean,
+            cov,
+            count,
+            self._best_mean(model, batch),
+            model.noise,
+            rng,
+        )
 
     def _candidates(
         self, rng: np.random.Generator, taken: set[str], count: int
@@ -212,11 +244,11 @@ class SkoptSearch(BaseOptimizer):
         mean: np.ndarray,
         cov: np.ndarray,
         count: int,
-        model: Surrogate,
+        best: float,
+        noise: float,
         rng: np.random.Generator,
     ) -> list[Point]:
         """Pick `count` candidates; each pick counts as measured at its mean."""
-        best = self._best_mean(model)
         free = np.ones(len(candidates), dtype=bool)
         picks = []
         for _ in range(min(count, len(candidates))):
@@ -226,14 +258,20 @@ class SkoptSearch(BaseOptimizer):
             free[index] = False
             picks.append(candidates[index])
             best = min(best, float(mean[index]))
-            cov = condition(cov, index, model.noise)
+            cov = condition(cov, index, noise)
         return picks
 
-    def _best_mean(self, model: Surrogate) -> float:
-        """The lowest loss the model expects at the most recent and best points told."""
-        finite = sorted((loss, i) for i, loss in enumerate(self.losses.values())
-                        if loss is not None)
+    def _best_mean(self, model: Surrogate, batch: list[Point]) -> float:
+        """The lowest loss the model expects at the best points told and those in flight.
+
+        Without the latter, going where another trial is already looking would still count
+        as an improvement.
+        """
+        finite = sorted(
+            (loss, i) for i, loss in enumerate(self.losses.values()) if loss is not None
+        )
         told = list(self.losses)
         chosen = [told[i] for _, i in finite[:_BEST]] or told[-1:]
-        mean, _ = model.posterior(np.array([self._features[t] for t in chosen]))
+        rows = [self._features[t] for t in chosen]
+        mean, _ = model.posterior(np.vstack([rows, self._pending(batch)]))
         return float(mean.min())

@@ -8,7 +8,10 @@ fitting again.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +21,26 @@ GP_ROWS = 300
 #: Rows its hyperparameters are fitted to.
 GP_FIT_ROWS = 150
 FOREST_ROWS = 1000
-_TREES = 100
+_TREES = 64
 _GROWTH = 1.15
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    # A dependency of scikit-learn, which publishes no types.
+    import threadpoolctl  # type: ignore[import-untyped]
+
+    return threadpoolctl.ThreadpoolController()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep linear algebra in this thread: its matrices are small, a login node is shared, and
+    sums would come out different with another number of threads."""
+    import scipy.linalg  # noqa: F401  the pools are found once, after the libraries are loaded
+
+    with _thread_pools().limit(limits=1):
+        yield
 
 
 class Surrogate(Protocol):

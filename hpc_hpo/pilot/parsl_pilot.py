@@ -295,8 +295,12 @@ class ParslPilot:
     ) -> SliceOutcome:
         """The outcome of a slice that wrote none."""
         begun = self._log.started.pop(key, None)
+        # A slice that went down with its manager before it began has lost nothing. Any other
+        # error counts, or workers that cannot even begin would be tried for ever.
+        unbegun = begun is None and (word or "").startswith(("ManagerLost", "WorkerLost"))
+        end = SliceEnd.DECLINED if unbegun else SliceEnd.LOST
         outcome = SliceOutcome(
-            run=self._run, trial=key[0], slice=key[1], end=SliceEnd.LOST.value, reason=reason
+            run=self._run, trial=key[0], slice=key[1], end=end.value, reason=reason
         )
         if begun is not None:
             outcome.update(

@@ -14,17 +14,17 @@ def state_of(folder):
 
 
 def test_that_trials_longer_than_a_block_finish_and_blocks_die_at_their_walltime(workshop):
-    workshop.write(trials=3, steps=150, walltime="6s")
+    workshop.write(trials=2, steps=260, walltime="10s")
     code, output = workshop.call("run", "study.yaml")
     assert code == 0, output
     state = state_of(workshop.folder / "sleepy")
-    assert state.trial_states["completed"] == 3
-    assert state.slice_ends["paused"] >= 3
+    assert state.trial_states["completed"] == 2
+    assert state.slice_ends["paused"] >= 2
     assert all(t.failures == 0 for t in state.trials.values())
-    assert all(sorted(t.reports) == list(range(150)) for t in state.trials.values())
-    assert len(state.blocks) >= 3
+    assert all(sorted(t.reports) == list(range(260)) for t in state.trials.values())
+    assert len(state.blocks) >= 2
     for block in state.blocks.values():
-        assert block.ended is not None and block.ended - block.started < 9
+        assert block.ended is not None and block.ended - block.started < 13
     status = json.loads(workshop.call("status", "--json", "sleepy")[1])
     assert status["state"] == "done"
     assert status["best"]["loss"] == min(t.loss for t in state.trials.values())
