@@ -122,8 +122,9 @@ def test_that_a_holder_on_another_host_with_a_fresh_sign_of_life_is_believed(
     folder: StudyFolder,
 ) -> None:
     holder_elsewhere(folder, NOW - 30)
+    refused = StudyLock(folder, now=lambda: NOW)
     with pytest.raises(StudyHeld, match=r"process 5 on login9.*30 s old.*wait 60 s"):
-        StudyLock(folder, now=lambda: NOW).acquire()
+        refused.acquire()
     assert json.loads(folder.holder.read_text())["host"] == "login9"
     alive = steering_alive(folder, NOW)
     assert alive is not None and alive["host"] == "login9"

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from parsl.executors import HighThroughputExecutor
+from parsl.providers.base import ExecutionProvider
 
 #: What a worker calls for each slice: bytes of a JSON request in, bytes of a JSON outcome out.
 ENTRY = "hpc_hpo.worker.entry.run_request"
 
 
-class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]
+class BlockExecutor(HighThroughputExecutor):
     """A HighThroughputExecutor whose blocks run our supervisor around Parsl's worker pool.
 
     Args:
@@ -46,11 +47,17 @@ class BlockExecutor(HighThroughputExecutor):  # type: ignore[misc]
         self._supervise = supervise
         self._python = python
 
+    @property
+    def blocks_from(self) -> ExecutionProvider:
+        """The provider; Parsl's own property says it may be missing, ours never is."""
+        assert self.provider is not None
+        return self.provider
+
     def prepare(self, run_dir: Path, scripts: Path, run_id: str) -> None:
         """Do what Parsl's DataFlowKernel does for an executor before starting it."""
         self.run_dir = str(run_dir)
         self.run_id = run_id
-        self.provider.script_dir = str(scripts)
+        self.blocks_from.script_dir = str(scripts)
         logging.getLogger("parsl").propagate = False
 
     def initialize_scaling(self) -> None:

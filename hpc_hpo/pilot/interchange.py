@@ -26,7 +26,7 @@ from parsl.executors.high_throughput.interchange import Interchange
 PARENT_LOOK_S = 0.5
 
 
-class MatchingInterchange(Interchange):  # type: ignore[misc]
+class MatchingInterchange(Interchange):
     """Gives each manager the first queued tasks that its block's remaining time allows."""
 
     def take_fitting(self, count: int, seconds_left: float) -> list[dict[str, Any]]:

@@ -56,11 +56,11 @@ class LocalBlocks:
         )  # fmt: skip
 
     def alive(self, executor: BlockExecutor, jobs: list[str]) -> dict[str, bool]:
-        statuses = executor.provider.status(jobs)
+        statuses = executor.blocks_from.status(jobs)
         return {job: not s.terminal for job, s in zip(jobs, statuses, strict=True)}
 
     def complaint(self, executor: BlockExecutor, job: str) -> str:
-        script = executor.provider.resources[job]["script_path"]
+        script = executor.blocks_from.resources[job]["script_path"]
         return tail_of(Path(f"{script}.err")) or tail_of(Path(f"{script}.out")) or "(nothing)"
 
     def script_folder(self, folder: Path) -> Path:

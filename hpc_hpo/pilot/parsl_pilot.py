@@ -117,7 +117,7 @@ class ParslPilot:
         self._executor.prepare(run_dir, self._source.script_folder(scripts), f"r{run}")
         self._log_handler = log_parsl_to(self._folder.logs / f"parsl-r{run}.log")
         try:
-            self._executor.start()
+            self._executor.start()  # type: ignore[no-untyped-call]
         except Exception as error:
             raise PilotError(f"Parsl's executor did not start: {error}") from error
 
@@ -303,10 +303,9 @@ class ParslPilot:
             run=self._run, trial=key[0], slice=key[1], end=end.value, reason=reason
         )
         if begun is not None:
-            outcome.update(
-                started=begun["at"], ended=ended or begun["at"], block=begun["block"],
-                worker=begun["worker"], host=begun["host"],
-            )  # fmt: skip
+            outcome["started"], outcome["ended"] = begun["at"], ended or begun["at"]
+            outcome["block"], outcome["worker"] = begun["block"], begun["worker"]
+            outcome["host"] = begun["host"]
         if word is not None:
             outcome["error"] = {"kind": "lost", "message": word}
         return outcome
@@ -348,7 +347,7 @@ class ParslPilot:
             self._connected.pop(block.id, None)
             if reason == RELEASED:
                 self._folder.release_file(self._run, block.id).touch()
-        self._executor.provider.cancel([b.job for b in blocks])
+        self._executor.blocks_from.cancel([b.job for b in blocks])
 
     # -- the end ---------------------------------------------------------------
 

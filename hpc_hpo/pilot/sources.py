@@ -35,9 +35,7 @@ def check_shape(study: Study, site: Site) -> list[InputError]:
             )
         )  # fmt: skip
     if trial.memory is not None and node.memory is not None and trial.memory > node.memory:
-        errors.append(
-            study.problem("trial.memory", f"more than a node of site {site.name} has")
-        )
+        errors.append(study.problem("trial.memory", f"more than a node of site {site.name} has"))
     if site.scheduler == "local" and study.blocks.nodes > 1:
         errors.append(
             study.problem(
@@ -47,9 +45,7 @@ def check_shape(study: Study, site: Site) -> list[InputError]:
         )  # fmt: skip
     walltime, longest = study.blocks.walltime, site.max_walltime
     if walltime is not None and longest is not None and walltime > longest:
-        errors.append(
-            study.problem("blocks.walltime", f"longer than site {site.name} allows")
-        )
+        errors.append(study.problem("blocks.walltime", f"longer than site {site.name} allows"))
     return errors
 
 

@@ -67,9 +67,10 @@ class Inheritance:
         pending = set(self.open_slices())
         end = time.monotonic() + PATIENCE_S
         self._read()
-        while any(
-            key in self._log.started and not self._block_over(key) for key in pending
-        ) and time.monotonic() < end:
+        while (
+            any(key in self._log.started and not self._block_over(key) for key in pending)
+            and time.monotonic() < end
+        ):
             sleep(0.1)
             self._read()
         return [self._outcome(key) for key in sorted(pending)]
@@ -113,9 +114,7 @@ class Inheritance:
             facts: dict[str, Any] = {"ended": last, "reason": "steering"}
             if starts and block.started is None:
                 facts["started"] = min(starts.values())
-            events.append(
-                {"e": "block", "block": block.id, "state": "ended", "at": now, **facts}
-            )
+            events.append({"e": "block", "block": block.id, "state": "ended", "at": now, **facts})
         return events
 
     def late_outcomes(self) -> list[SliceOutcome]:

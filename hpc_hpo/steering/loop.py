@@ -168,7 +168,7 @@ class Steering:
 
     def refuse(self, outcome: SliceOutcome) -> None:
         """Log an outcome that is not of the trial's open slice; it changes nothing else."""
-        facts = {k: outcome[k] for k in ("run", "trial", "slice", "end") if k in outcome}  # type: ignore[literal-required]
+        facts = {k: v for k, v in outcome.items() if k in ("run", "trial", "slice", "end")}
         self._happen({"e": "refused", "at": self._clock.now(), "outcome": facts})
 
     def _tell(self, trial: Trial) -> None:
@@ -184,8 +184,8 @@ class Steering:
     def _wait_for_outcomes(self, seconds: float) -> None:
         """Take in all outcomes that are there, waiting up to `seconds` for the first."""
         try:
-            outcome = self._arrived.get(timeout=seconds) if seconds > 0 else (
-                self._arrived.get_nowait()
+            outcome = (
+                self._arrived.get(timeout=seconds) if seconds > 0 else (self._arrived.get_nowait())
             )
             while True:
                 self._in_flight -= 1

@@ -61,8 +61,13 @@ class Workshop:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.folder)}
         process = subprocess.Popen(
             [sys.executable, "-m", "hpc_hpo.cli.main", *arguments],
-            cwd=self.folder, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, **options,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,
         )
         self._running.append(process)
         return process

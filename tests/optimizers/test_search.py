@@ -76,23 +76,15 @@ def test_that_a_region_where_trials_fail_is_avoided(spec):
 
 
 @pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
-def test_that_a_point_in_flight_keeps_the_next_ones_away(spec):
+def test_that_points_in_flight_keep_the_next_ones_away(spec):
     space = Space.parse({"x": {"float": [0, 1]}})
-    losses = {0.0: 1.0, 0.2: 0.4, 0.4: 0.1, 0.6: 0.1, 0.8: 0.4, 1.0: 1.0}
-
-    def told():
-        optimizer = create({**spec, "n_initial": 1}, space, 0)
-        for trial, (x, loss) in enumerate(losses.items()):
-            optimizer.adopt(trial, {"x": x})
-            optimizer.tell(trial, loss)
-        return optimizer
-
-    [alone] = told().ask([10])
-    crowded = told()
-    for i in range(10):
-        crowded.adopt(20 + i, {"x": alone["x"] + 1e-3 * i})
-    [beside] = crowded.ask([40])
-    assert abs(beside["x"] - alone["x"]) > 0.01
+    optimizer = create({**spec, "n_initial": 1}, space, 0)
+    for trial, (x, loss) in enumerate({0.0: 1.0, 0.3: 0.3, 0.6: 0.25, 1.0: 1.0}.items()):
+        optimizer.adopt(trial, {"x": x})
+        optimizer.tell(trial, loss)
+    flying = [optimizer.ask([trial])[0]["x"] for trial in range(10, 14)]
+    # A model that forgets them asks four times within a hundredth of its favourite.
+    assert np.ptp(flying) > 0.1
 
 
 def test_that_sobol_covers_evenly_where_random_leaves_gaps():

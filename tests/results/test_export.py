@@ -25,7 +25,9 @@ STUDY = {"name": "größe", "direction": "minimize", "budget": {"trials": 3}}
 NAN = float("nan")
 HISTORY = [
     ev.run(),
-    ev.asked(0, {"lr": 0.1, "act": 'tänh, "q"\n', "deep": True, "shape": [8, 4], "a/b": 1}),
+    ev.asked(
+        0, {"lr": 0.1, "act": 'tänh, "q"\n', "deep": True, "shape": [8, 4], "a/b": 1, "drop": True}
+    ),
     ev.asked(1, {"lr": 1, "act": "relu", "deep": False, "width": 16, "shape": "flat", "a/b": 2}),
     ev.asked(2, {"lr": 0.3, "act": "", "deep": True, "shape": None, "a/b": 2**63}),
     ev.submit(0),
@@ -104,7 +106,9 @@ def test_that_hdf5_columns_have_the_types_of_their_values(file: Path) -> None:
             "width": "f",
             "shape": "O",
             "a%2Fb": "O",
+            "drop": "f",
         }
+        np.testing.assert_array_equal(point["drop"][:], [1, NAN, NAN])
         np.testing.assert_array_equal(point["width"][:], [NAN, 16, NAN])
         np.testing.assert_array_equal(point["deep"][:], [True, False, True])
         assert cells(point["shape"]) == ["[8, 4]", '"flat"', ""]

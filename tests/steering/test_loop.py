@@ -41,15 +41,25 @@ class FakeClock:
 
 def completed(request, loss):
     return {
-        "run": request["run"], "trial": request["trial"], "slice": request["slice"],
-        "end": "completed", "loss": loss, "started": 1.0, "ended": 2.0,
+        "run": request["run"],
+        "trial": request["trial"],
+        "slice": request["slice"],
+        "end": "completed",
+        "loss": loss,
+        "started": 1.0,
+        "ended": 2.0,
     }
 
 
 def ended(request, end, **facts):
     return {
-        "run": request["run"], "trial": request["trial"], "slice": request["slice"],
-        "end": end, "started": 1.0, "ended": 2.0, **facts,
+        "run": request["run"],
+        "trial": request["trial"],
+        "slice": request["slice"],
+        "end": end,
+        "started": 1.0,
+        "ended": 2.0,
+        **facts,
     }
 
 
@@ -62,8 +72,14 @@ def steer(tmp_path, execute, *, terms=None, optimizer="random", workers=1, write
     state.apply(run)
     terms = terms or Terms(trials=10, sign=1, task="task.json")
     steering = Steering(
-        terms, str(tmp_path), state, journal, create(optimizer, SPACE, 1, budget=terms.trials),
-        InlinePilot(execute, workers), FakeClock(), **options,
+        terms,
+        str(tmp_path),
+        state,
+        journal,
+        create(optimizer, SPACE, 1, budget=terms.trials),
+        InlinePilot(execute, workers),
+        FakeClock(),
+        **options,
     )
     try:
         reason = steering.run()
@@ -158,7 +174,10 @@ def test_that_a_paused_trial_goes_on_and_its_new_checkpoints_reset_the_losses(tm
         if number < 20:
             info = {"name": f"ckpt-{number}", "slice": number, "at": 1.5, "step": number}
             return ended(
-                request, "paused", reason="walltime", checkpoint=info,
+                request,
+                "paused",
+                reason="walltime",
+                checkpoint=info,
                 reports=[[number, {"loss": 1.0 / number}]],
             )
         return completed(request, 0.1)
@@ -185,9 +204,13 @@ def test_that_an_exhausted_space_ends_the_study(tmp_path):
     journal = Journal(path)
     state = StudyState()
     steering = Steering(
-        Terms(trials=50, sign=1, task="t"), str(tmp_path), state, journal,
+        Terms(trials=50, sign=1, task="t"),
+        str(tmp_path),
+        state,
+        journal,
         create("grid", space, 0, budget=50),
-        InlinePilot(lambda r: completed(r, r["point"]["k"]), 4), FakeClock(),
+        InlinePilot(lambda r: completed(r, r["point"]["k"]), 4),
+        FakeClock(),
     )
     assert steering.run() == "exhausted"
     journal.close()
@@ -197,7 +220,8 @@ def test_that_an_exhausted_space_ends_the_study(tmp_path):
 def test_that_a_stop_request_leaves_open_trials_for_the_next_run(tmp_path):
     turns = itertools.count()
     reason, state = steer(
-        tmp_path, lambda r: completed(r, r["point"]["x"]),
+        tmp_path,
+        lambda r: completed(r, r["point"]["x"]),
         stop=lambda: "drain" if next(turns) >= 3 else "",
     )
     assert reason == "stop"
@@ -223,7 +247,10 @@ def test_that_stopping_and_going_on_asks_the_same_points_as_never_stopping(tmp_p
     while reason != "budget":
         turns = itertools.count()
         reason, state = steer(
-            parts, execute, terms=terms, optimizer=optimizer,
+            parts,
+            execute,
+            terms=terms,
+            optimizer=optimizer,
             stop=lambda turns=turns: "now" if next(turns) >= 2 else "",
         )
     assert [t.point for t in state.trials.values()] == [t.point for t in expected.trials.values()]
@@ -241,8 +268,13 @@ def test_that_an_outcome_of_an_older_slice_is_refused_and_logged(tmp_path):
     path = tmp_path / "journal.jsonl"
     journal, state = Journal(path), StudyState()
     steering = Steering(
-        Terms(trials=1, sign=1, task="t"), str(tmp_path), state, journal,
-        create("random", SPACE, 0, budget=1), InlinePilot(execute), FakeClock(),
+        Terms(trials=1, sign=1, task="t"),
+        str(tmp_path),
+        state,
+        journal,
+        create("random", SPACE, 0, budget=1),
+        InlinePilot(execute),
+        FakeClock(),
     )
     steering.run()
     steering.take(completed(steering_late[0], -100.0))
@@ -274,10 +306,12 @@ def test_that_a_full_disk_stops_the_study_and_loses_nothing(tmp_path: Path):
     done = {t.id: t.loss for t in kept.trials.values() if t.loss is not None}
     assert done, "what was written before is whole"
     reason, state = steer(
-        tmp_path, lambda r: completed(r, r["point"]["x"]),
+        tmp_path,
+        lambda r: completed(r, r["point"]["x"]),
         inherited=[
             {"trial": t.id, "slice": t.open_slice.number, "end": "lost", "reason": "steering"}
-            for t in kept.trials.values() if t.open_slice
+            for t in kept.trials.values()
+            if t.open_slice
         ],
     )
     assert reason == "budget"

@@ -29,10 +29,10 @@ def train(config: dict[str, Any], trial: Any) -> float | None:
     line = state["line"]
     for epoch in range(state["epoch"], EPOCHS):
         rate = config["lr"] * config.get("rate", 1.0) ** epoch
-        # Shuffled by epoch, so that a trial that was interrupted gets the same loss.
-        random.Random(trial.seed + epoch).shuffle(training)
-        for begin in range(0, len(training), config["batch"]):
-            batch = training[begin : begin + config["batch"]]
+        # The order depends on the epoch alone, so a trial that was interrupted gets the same loss.
+        points = random.Random(trial.seed + epoch).sample(training, len(training))
+        for begin in range(0, len(points), config["batch"]):
+            batch = points[begin : begin + config["batch"]]
             errors = [line[0] * x + line[1] - y for x, y in batch]
             slopes = [error * x for error, (x, _) in zip(errors, batch, strict=True)]
             line[0] -= rate * sum(slopes) / len(batch)

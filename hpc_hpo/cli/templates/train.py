@@ -27,7 +27,7 @@ def make_points(seed: int, count: int) -> list[tuple[float, float]]:
 def train_epoch(line: list[float], rate: float, batch: int, seed: int) -> None:
     """Move the line [slope, intercept] by one pass over the training points."""
     points = make_points(1, 200)
-    # Shuffled by epoch, so that a run that was interrupted gets the same loss.
+    # The order depends on the epoch alone, so a run that was interrupted gets the same loss.
     random.Random(seed).shuffle(points)
     for begin in range(0, len(points), batch):
         part = points[begin : begin + batch]

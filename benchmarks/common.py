@@ -1,0 +1,45 @@
+"""What the benchmarks share: studies in temporary folders, and results as table and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpc_hpo.launch import Outcome, SteeringRun, open_study, site_of
+
+
+def run_study(folder: Path, spec: dict[str, Any], objective: str) -> Outcome:
+    """Write a study with its objective into `folder` and run it in this process."""
+    folder.mkdir(parents=True)
+    (folder / "objective.py").write_text(objective)
+    (folder / "study.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    study, home = open_study(folder / "study.yaml")
+    run = SteeringRun(study, site_of(study), home)
+    run.open()
+    try:
+        return run.steer()
+    finally:
+        run.close()
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what this was measured."""
+    return {
+        "cpu_count": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "parsl": version("parsl"),
+    }
+
+
+def write_result(path: str | None, result: dict[str, Any]) -> None:
+    """Save the numbers as JSON when a path was given."""
+    if path:
+        Path(path).write_text(json.dumps(result, indent=1) + "\n")
