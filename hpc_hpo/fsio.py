@@ -100,7 +100,9 @@ def _no_nan_names(value: Any) -> Any:
 
 
 def _restore_floats(value: dict[str, Any]) -> Any:
-    return float(value["__float__"]) if value.keys() == {"__float__"} else value
+    if value.keys() != {"__float__"} or value["__float__"] not in ("nan", "inf", "-inf"):
+        return value
+    return float(value["__float__"])
 
 
 def to_json(value: Any) -> str:
@@ -169,7 +171,7 @@ class SealedWriter:
 
     Args:
         path: the file; created when missing.
-        opener: replaces os.open in tests that provoke errors.
+        write: replaces os.write in tests that provoke errors.
     """
 
     def __init__(self, path: Path, write: Callable[[int, bytes], int] = os.write) -> None:
@@ -177,8 +179,12 @@ class SealedWriter:
         self._write = write
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        try:
             self.repaired_bytes = self._cut_torn_tail()
         except OSError as error:
+            os.close(self._fd)
             raise storage_error(path, error) from error
         self._dirty = False
 

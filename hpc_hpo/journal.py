@@ -74,6 +74,8 @@ class StudyState:
     trial_states: Counter[str] = field(default_factory=Counter)
     refused: list[Event] = field(default_factory=list)
     orphans: int = 0  #: events about trials whose `asked` record is gone (after --salvage)
+    #: of any event, so that no number is used twice after --salvage lost an `asked` record
+    highest_trial: int = -1
     runs: int = 0
     busy_s: float = 0.0
     wasted_s: float = 0.0
@@ -91,7 +93,9 @@ class StudyState:
         if at is not None:
             if self.last_at is not None and event["e"] != "run":
                 self.elapsed_s += max(0.0, at - self.last_at)
-            self.last_at = at
+            # A block's own clock may run behind; time counts forwards only.
+            self.last_at = at if event["e"] == "run" else max(self.last_at or at, at)
+        self.highest_trial = max(self.highest_trial, event.get("trial", -1))
         if "cpu" in event:
             self.steering_cpu_s += event["cpu"]
         handler = _HANDLERS.get(event["e"])
@@ -135,6 +139,7 @@ class StudyState:
         record.end = end
         record.started, record.ended = event.get("started"), event.get("ended")
         record.block, record.worker = event.get("block"), event.get("worker")
+        record.host = event.get("host")
         record.reason, record.log = event.get("reason"), event.get("log")
         record.error, record.restored = event.get("error"), event.get("restored")
         record.wasted_s = event.get("wasted_s", 0.0)

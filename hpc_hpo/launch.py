@@ -93,13 +93,14 @@ def freeze(study: Study, folder: StudyFolder) -> list[Change]:
     """Put the study into its folder, or hold it against the one that is there.
 
     Returns:
-        The harmless differences that were accepted.
+        The harmless differences that were accepted. Before the first trial, any is.
 
     Raises:
         StudyChanged: results from before and after would not belong together.
     """
     changes: list[Change] = []
-    if folder.study.exists() and (folder.path / ORIGIN).exists():
+    begun = folder.journal.exists() and folder.journal.stat().st_size > 0
+    if begun and folder.study.exists() and (folder.path / ORIGIN).exists():
         changes = compare(load_frozen(folder).to_dict(), study.to_dict())
         harmful = [change for change in changes if not change.harmless]
         if harmful:

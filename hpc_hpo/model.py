@@ -152,6 +152,7 @@ class SliceRecord:
     ended: float | None = None
     block: str | None = None
     worker: str | None = None
+    host: str | None = None
     reason: str | None = None
     error: ErrorInfo | None = None
     log: list[Any] | None = None

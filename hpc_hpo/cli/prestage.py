@@ -8,7 +8,7 @@ import click
 
 from hpc_hpo.cli.common import path_argument
 from hpc_hpo.errors import InputError
-from hpc_hpo.launch import open_study
+from hpc_hpo.launch import freeze, open_study
 from hpc_hpo.prestage.local import stage
 from hpc_hpo.prestage.manifest import load_manifest
 from hpc_hpo.prestage.manifest import verify as find_changes
@@ -33,6 +33,8 @@ def prestage(path: Path, directory: Path | None, verify: bool) -> None:
         if problems:
             raise InputError("\n  ".join(["staged inputs have changed:", *problems]))
     else:
+        folder.make()
+        freeze(study, folder)
         manifest = stage(study, folder)
     total = sum(file.size for file in manifest.files)
     word = "verified" if verify else "staged"

@@ -79,7 +79,7 @@ def _how(record: SliceRecord) -> str:
 
 def _slice_facts(record: SliceRecord) -> Iterator[tuple[str, str]]:
     if record.block is not None:
-        yield "where", f"block {record.run}.{record.block}, worker {record.worker}"
+        yield "where", f"block {record.block}, worker {record.worker}, host {record.host}"
     if record.started is not None and record.ended is not None:
         wasted = f", {duration(record.wasted_s)} to be done again" if record.wasted_s else ""
         yield "took", duration(record.ended - record.started) + wasted

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from hpc_hpo.errors import InputError
+from hpc_hpo.errors import InputError, InputErrors
 from hpc_hpo.optimizers.base import Optimizer, Option
 from hpc_hpo.space import Space
 from hpc_hpo.space.reading import LineOf, Problems, Section, nearest
@@ -38,7 +38,11 @@ def _load(name: str) -> Any:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
-    return next(e for e in entry_points(group=GROUP) if e.name == name).load()
+    declared = next(e for e in entry_points(group=GROUP) if e.name == name)
+    try:
+        return declared.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the optimizer {name!r} cannot be loaded: {error}") from error
 
 
 def _automatic(space: Space, budget: int | None) -> dict[str, Any]:
@@ -99,15 +103,18 @@ def create(
         at = f"{key}.name" if content is spec else key
         problems.add(at, f"unknown optimizer{nearest(name, names())}", found=name, valid=names())
         problems.raise_any()
-    cls = _load("skopt" if name == AUTO else str(name))
-    options = _read_options(Section(content, key, problems), cls.OPTIONS)
-    problems.raise_any()
-    if name == AUTO:
-        options = {**_automatic(space, budget), **options}
-    seed = int(options.pop("seed", seed))
     try:
+        cls = _load("skopt" if name == AUTO else str(name))
+        options = _read_options(Section(content, key, problems), cls.OPTIONS)
+        problems.raise_any()
+        if name == AUTO:
+            options = {**_automatic(space, budget), **options}
+        seed = int(options.pop("seed", seed))
         made: Optimizer = cls(space, seed=seed, budget=budget, **options)
+    except InputErrors:
+        raise
     except InputError as error:
+        # What a class says of its own options lacks the place in the file.
         problems.add(f"{key}.{error.key}" if error.key else key, error.problem)
-    problems.raise_any()
+        raise InputErrors(problems.errors) from error
     return made

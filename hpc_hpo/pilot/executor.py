@@ -40,7 +40,12 @@ class BlockExecutor(HighThroughputExecutor):
         self, supervise: Callable[[str], Sequence[str]], python: str, **settings: Any
     ) -> None:
         super().__init__(
-            interchange_launch_cmd=[sys.executable, "-m", "hpc_hpo.pilot.interchange"],
+            interchange_launch_cmd=[
+                sys.executable,
+                "-m",
+                "hpc_hpo.pilot.interchange",
+                str(os.getpid()),
+            ],
             block_error_handler=False,
             **settings,
         )

@@ -75,7 +75,7 @@ class MatchingInterchange(Interchange):
 
 
 def die_with(parent: int) -> None:
-    """End this process once `parent` is no longer its parent.
+    """End this process once the process `parent` is not (or no longer) its parent.
 
     Parsl's interchange outlives a killed steering process; its managers would then wait for
     tasks until their walltime.
@@ -90,10 +90,11 @@ def die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Entry point: reads its settings from stdin, as Parsl's executor sends them."""
+    """Entry point: the steering process's id as argument, the settings on stdin (from Parsl)."""
     # A Ctrl-C in the terminal is the steering process's to handle: it still needs its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(os.getppid())
+    # Given, not asked for: it may be dead before this line is reached.
+    die_with(int(sys.argv[1]))
     settings = pickle.load(sys.stdin.buffer)
     MatchingInterchange(**settings).start()
 

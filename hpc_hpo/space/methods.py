@@ -20,6 +20,7 @@ from hpc_hpo.space.reading import (
     parse_number,
     plain,
 )
+from hpc_hpo.space.scales import LinearScale, LogNormalScale, LogScale, NormalScale, Scale
 
 #: Steps a quantised range may have; beyond it neighbours are no longer told apart in floats.
 MAX_STEPS = 2**40
@@ -58,7 +59,7 @@ def ranged(
 ) -> d.Real:
     """A float between two ends that check_ends has passed."""
     low, high = float(low), float(high)
-    scale: d.Scale = d.LogScale(low, high) if log else d.LinearScale(low, high)
+    scale: Scale = LogScale(low, high) if log else LinearScale(low, high)
     return d.Real(scale, method, dimension, (low, high))
 
 
@@ -89,7 +90,7 @@ def stepped(
         return None
     # Half a step more on both sides makes the two ends as likely as the values between.
     below, above = (first - 0.5) * q, (last + 0.5) * q
-    scale: d.Scale = d.LogScale(below, above) if log else d.LinearScale(below, above)
+    scale: Scale = LogScale(below, above) if log else LinearScale(below, above)
     return d.Lattice(scale, q, method, dimension, (first, last))
 
 
@@ -170,7 +171,7 @@ def normal_method(section: Section, method: str) -> d.Domain | None:
             valid="a smaller mu, sigma or base, or a larger q",
         )
         return None
-    scale: d.Scale = d.LogNormalScale(mu, sigma, base) if log else d.NormalScale(mu, sigma)
+    scale: Scale = LogNormalScale(mu, sigma, base) if log else NormalScale(mu, sigma)
     if quantised:
         return d.Lattice(scale, q, method, dimension, None)
     return d.Real(scale, method, dimension, None, positive=log)

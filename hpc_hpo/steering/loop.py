@@ -89,7 +89,7 @@ class Steering:
         #: Trials to go on with: (not before, order, trial id).
         self._waiting: list[tuple[float, int, int]] = []
         self._order = 0
-        self._next_id = max(state.trials, default=-1) + 1
+        self._next_id = state.highest_trial + 1
         self._cpu_recorded = clock.cpu()
         self._cpu_due = clock.now() + CPU_RECORD_S
         self._storage_error: StorageError | None = None
@@ -145,6 +145,9 @@ class Steering:
         verdict = judge(trial, outcome, self.terms.max_attempts, self.terms.max_losses)
         event: Event = {"e": "end", "at": self._clock.now(), **outcome}
         event["state"] = verdict.state.value
+        if "block" in outcome:
+            # Workers number the blocks of their own run only.
+            event["block"] = f"{record.run}.{outcome['block']}"
         if verdict.wasted_s:
             event["wasted_s"] = round(verdict.wasted_s, 6)
         if verdict.futile:

@@ -79,11 +79,12 @@ class Workshop:
         return process.returncode, output
 
     def processes(self, word: str) -> list[psutil.Process]:
-        """Live processes of this folder's studies whose command line holds `word`."""
+        """Live processes begun in this folder whose command line holds `word`."""
         found = []
-        for process in psutil.process_iter(["cmdline"]):
+        for process in psutil.process_iter(["cmdline", "cwd", "status"]):
             line = " ".join(process.info["cmdline"] or [])
-            if str(self.folder) in line and word in line:
+            place = f"{process.info['cwd']} {line}"
+            if str(self.folder) in place and word in line and process.info["status"] != "zombie":
                 found.append(process)
         return found
 
@@ -100,7 +101,8 @@ def workshop(tmp_path):
     shop = Workshop(tmp_path)
     yield shop
     shop.close()
-    wait_until(lambda: not shop.processes("hpc_hpo.worker.block"), 30)
+    # Blocks of killed runs end within the heartbeat, or 30 s after they found no interchange.
+    wait_until(lambda: not shop.processes(""), 45)
 
 
 def wait_until(condition, seconds):

@@ -72,6 +72,19 @@ def test_that_another_package_can_add_an_optimizer(monkeypatch):
     assert isinstance(registry.create("corner", LINE, 0), RandomSearch)
 
 
+def test_that_an_optimizer_of_a_broken_package_is_refused_without_a_traceback(monkeypatch):
+    class Broken:
+        name = "corner"
+
+        @staticmethod
+        def load():
+            raise ImportError("no module named corner")
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Broken()])
+    with pytest.raises(InputError, match="optimizer: the optimizer 'corner' cannot be loaded"):
+        registry.create("corner", LINE, 0)
+
+
 def test_that_the_built_in_table_and_the_declared_entry_points_agree():
     import configparser
     from pathlib import Path

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,31 @@ def test_that_hyperparameters_are_learned_again_only_as_losses_grow_by_a_part():
     assert len(set(steps)) < 40
 
 
+def test_that_a_replay_between_two_learnings_goes_on_with_the_same_hyperparameters():
+    # Learned from 20 losses and next from 23: at 22 a replay must go back to the first 20.
+    assert [GaussianProcess.rows_to_learn_from(n) for n in (20, 22, 23)] == [20, 20, 23]
+    original, resumed = (create({**GP, "n_initial": 5}, CUBE, 1) for _ in range(2))
+    calls = []
+    for trial, point in enumerate(create("sobol", CUBE, 9).ask(range(22))):
+        # The last two contradict the others, so that learning from them would show.
+        calls.append((trial, point, bowl(point) if trial < 20 else (-9.0, 9.0)[trial % 2]))
+    for trial, point, loss in calls[:20]:
+        original.adopt(trial, point)
+        original.tell(trial, loss)
+    [asked] = original.ask([100])
+    for trial, point, loss in calls[20:]:
+        original.adopt(trial, point)
+        original.tell(trial, loss)
+    for trial, point, loss in calls[:20]:
+        resumed.adopt(trial, point)
+        resumed.tell(trial, loss)
+    resumed.adopt(100, asked)
+    for trial, point, loss in calls[20:]:
+        resumed.adopt(trial, point)
+        resumed.tell(trial, loss)
+    assert resumed.ask([101]) == original.ask([101])
+
+
 def test_that_conditioning_is_what_a_measurement_does_to_a_gaussian():
     a = np.random.default_rng(0).normal(size=(4, 4))
     cov = a @ a.T
@@ -136,8 +162,8 @@ def test_that_the_rows_kept_are_the_best_and_the_most_recent():
     assert list(select_rows(y, 8)) == list(range(8))
 
 
-@pytest.mark.parametrize(("spec", "limit"), [(ET, 1.5), (GP, 4.0)], ids=["ET", "GP"])
-def test_that_an_ask_at_200_losses_stays_cheap(spec, limit):
+@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+def test_that_a_batch_of_64_at_200_losses_stays_cheap(spec):
     space = Space.parse({f"x{i}": {"float": [0, 1]} for i in range(6)})
     optimizer = create(spec, space, 0)
     for trial, point in enumerate(create("random", space, 0).ask(range(200))):
@@ -145,7 +171,8 @@ def test_that_an_ask_at_200_losses_stays_cheap(spec, limit):
         optimizer.tell(trial, sum((v - 0.3) ** 2 for v in point.values()))
     before = time.thread_time()
     assert len(optimizer.ask(range(200, 264))) == 64
-    assert time.thread_time() - before < limit * 2
+    # About 0.3 s; scikit-optimize's own asking takes over a minute.
+    assert time.thread_time() - before < 3
 
 
 def test_that_choosing_random_search_imports_no_learning_library():
@@ -157,5 +184,8 @@ def test_that_choosing_random_search_imports_no_learning_library():
         "print([m for m in ('skopt', 'sklearn', 'scipy', 'yaml', 'pydantic') "
         "if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+    )
     assert done.stdout.strip() == "[]"
