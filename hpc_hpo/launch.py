@@ -320,4 +320,6 @@ def site_of(study: Study, name: str | None = None) -> Site:
     Args:
         name: overrides the study's own.
     """
-    return load_site(name or study.site, relative_to=study.folder)
+    if name is not None:
+        return load_site(name)
+    return load_site(study.site, relative_to=study.folder, named_in=study.document)

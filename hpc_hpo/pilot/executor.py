@@ -11,6 +11,7 @@ changed, and why:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -115,9 +116,21 @@ class BlockExecutor(HighThroughputExecutor):
         return block, job
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk makes shorter, never an error of the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Drop the record."""
+
+    def close(self) -> None:
+        """Close, whether or not what is buffered still fits."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def log_parsl_to(path: Path) -> logging.Handler:
     """Send Parsl's own log to a file; returns the handler for `logging`'s removeHandler."""
-    handler = logging.FileHandler(path, delay=True)
+    handler = _LogFile(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("parsl")
     logger.addHandler(handler)

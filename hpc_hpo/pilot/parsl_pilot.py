@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from hpc_hpo.errors import PilotError
 from hpc_hpo.folder import StudyFolder
-from hpc_hpo.fsio import from_json, to_json
+from hpc_hpo.fsio import from_json, storage_error, to_json
 from hpc_hpo.model import SliceEnd, SliceOutcome, SliceRequest
 from hpc_hpo.pilot.base import Capacity
 from hpc_hpo.pilot.executor import BlockExecutor, log_parsl_to
@@ -158,7 +158,9 @@ class ParslPilot:
 
     def pause_all(self) -> None:
         self._pausing = True
-        self._folder.stop_file(self._run).touch()
+        # Without the file (disk full) slices learn of it when their blocks are cancelled.
+        with contextlib.suppress(OSError):
+            self._folder.stop_file(self._run).touch()
 
     def capacity(self) -> Capacity:
         running = [b for b in self._blocks.values() if b.state == "running"]
@@ -337,6 +339,10 @@ class ParslPilot:
         try:
             block_id, job = self._executor.launch_block()
         except Exception as error:
+            # Parsl's ScriptPathError hides the OSError of a full disk in `reason`.
+            reason = getattr(error, "reason", None)
+            if isinstance(reason, OSError):
+                raise storage_error(self._folder.logs, reason) from error
             raise PilotError(f"the scheduler took no block: {error}") from error
         block = self._blocks[block_id] = _Block(block_id, job, now)
         return self._event(block, at=now, job=job, requested=now)
@@ -346,7 +352,9 @@ class ParslPilot:
             block.reason = block.reason or reason
             self._connected.pop(block.id, None)
             if reason == RELEASED:
-                self._folder.release_file(self._run, block.id).touch()
+                # Without the file (disk full) the block only takes its grace to end.
+                with contextlib.suppress(OSError):
+                    self._folder.release_file(self._run, block.id).touch()
         self._executor.blocks_from.cancel([b.job for b in blocks])
 
     # -- the end ---------------------------------------------------------------

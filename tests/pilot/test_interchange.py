@@ -49,8 +49,12 @@ def test_that_a_slice_waits_for_a_block_that_lasts_long_enough():
     made.process_tasks_to_send(interesting, None)
     assert made.manager_sock.sent == []
     assert interesting == {b"short"}, "the next slice may fit"
-    made._ready_managers[b"long"] = {**made._ready_managers[b"short"], "block_id": "long",
-                                     "tasks": [], "drain_time": time.time() + 500.0}
+    made._ready_managers[b"long"] = {
+        **made._ready_managers[b"short"],
+        "block_id": "long",
+        "tasks": [],
+        "drain_time": time.time() + 500.0,
+    }
     interesting.add(b"long")
     made.process_tasks_to_send(interesting, None)
     assert made.manager_sock.sent == [(b"long", [1])]
