@@ -43,6 +43,11 @@ class MatchingInterchange(Interchange):
             position -= 1
         return taken
 
+    def expire_drained_managers(
+        self, interesting_managers: set[bytes], monitoring_radio: Any
+    ) -> None:
+        """Nothing: a block ends by its scheduler or by release, not by Parsl's drain."""
+
     def process_tasks_to_send(
         self, interesting_managers: set[bytes], monitoring_radio: Any
     ) -> None:

@@ -59,7 +59,7 @@ def decide(blocks: Sequence[LiveBlock], demand: int, limits: Limits) -> Decision
     A block *lasts* while more than `lead_s` of it is left, so that its successor starts up
     while it runs out; those that last never exceed `max_blocks`. Released is an idle block
     that is too short for every open slice, or that the demand does not need: its hours are
-    money.
+    money. The last `lead_s` of a block are not worth a cancel.
     """
     lasting = [b for b in blocks if not b.running or b.seconds_left > limits.lead_s]
     needed = min(limits.max_blocks, math.ceil(demand / max(1, limits.workers_per_block)))
@@ -67,7 +67,7 @@ def decide(blocks: Sequence[LiveBlock], demand: int, limits: Limits) -> Decision
     surplus = len(lasting) - needed
     release = []
     for block in idle:
-        if block.seconds_left < limits.useful_s:
+        if limits.lead_s < block.seconds_left < limits.useful_s:
             release.append(block.id)
         elif surplus > 0 and block.seconds_left > limits.lead_s:
             release.append(block.id)

@@ -15,7 +15,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Layers = list[tuple[Array, Array]]
 
-EPOCHS = 130
+EPOCHS = 110
 CLASSES = 10
 SIDE = 8
 # Adam's other two constants are left at the values its authors give.

@@ -35,9 +35,11 @@ def test_that_a_successor_is_requested_while_a_block_runs_out():
     assert decide([running("a", 9.0), waiting("b")], 4, limits).request == 0
 
 
-def test_that_an_idle_block_too_short_for_every_slice_is_released():
-    assert decide([running("a", 4.0, idle=True)], 4, LIMITS).release == ("a",)
-    assert decide([running("a", 4.0, idle=False)], 4, LIMITS).release == ()
+def test_that_an_idle_block_too_short_for_every_slice_is_released_if_that_saves_something():
+    limits = Limits(max_blocks=1, workers_per_block=4, lead_s=10.0, useful_s=600.0)
+    assert decide([running("a", 400.0, idle=True)], 4, limits).release == ("a",)
+    assert decide([running("a", 400.0, idle=False)], 4, limits).release == ()
+    assert decide([running("a", 9.0, idle=True)], 4, limits).release == ()
 
 
 def test_that_blocks_beyond_the_demand_are_released_only_when_idle():
