@@ -13,7 +13,9 @@ CPU-seconds of the steering process for 1,000 trials.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -46,6 +48,8 @@ def parsl_noop() -> int:
 
 def parsl_rates(tasks: int, folder: Path) -> tuple[float, float]:
     """Plain Parsl's tasks/s through its apps and through executor.submit."""
+    # Plain Parsl finds its interchange and its worker pool on the PATH.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     import parsl
     from parsl import python_app
     from parsl.config import Config

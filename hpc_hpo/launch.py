@@ -27,7 +27,9 @@ from hpc_hpo.optimizers.base import Optimizer
 from hpc_hpo.optimizers.registry import create
 from hpc_hpo.pilot.base import Capacity, Pilot
 from hpc_hpo.pilot.parsl_pilot import ParslPilot
+from hpc_hpo.pilot.queues import check_queue
 from hpc_hpo.pilot.sources import block_source, check_shape
+from hpc_hpo.plan import resolve_blocks
 from hpc_hpo.prestage.local import check_inputs, stage
 from hpc_hpo.prestage.manifest import Manifest, load_manifest, verify
 from hpc_hpo.site import Site, load_site
@@ -72,7 +74,12 @@ def load_frozen(folder: StudyFolder) -> Study:
 
 def check(study: Study, site: Site) -> list[InputError]:
     """Everything that can be known to go wrong before the first block."""
-    problems = [*check_shape(study, site), *check_payload(study), *check_inputs(study)]
+    problems = [
+        *check_shape(study, site),
+        *check_queue(study, site),
+        *check_payload(study),
+        *check_inputs(study),
+    ]
     if not problems:
         try:
             make_optimizer(study)
@@ -204,6 +211,8 @@ class SteeringRun:
 
     def __init__(self, study: Study, site: Site, folder: StudyFolder, *, salvage: bool = False):
         self.study, self.site, self.folder = study, site, folder
+        #: the study with `blocks: auto` resolved; the frozen one keeps the word
+        self.planned = study
         self._salvage = salvage
         self.notes: list[str] = []
         self.state = StudyState()
@@ -214,7 +223,10 @@ class SteeringRun:
         Raises:
             HpoError: anything that would make the run fail later.
         """
-        problems = check(self.study, self.site)
+        if self.study.blocks.auto:
+            blocks = resolve_blocks(self.study, self.site)
+            self.planned = self.study.model_copy(update={"blocks": blocks})
+        problems = check(self.planned, self.site)
         if problems:
             raise problems[0] if len(problems) == 1 else InputErrors(problems)
         self.folder.make()
@@ -272,7 +284,7 @@ class SteeringRun:
         for event in closing:
             self.journal.append(event)
             self.state.apply(event)
-        pilot = pilot or ParslPilot(self.folder, block_source(self.study, self.site))
+        pilot = pilot or ParslPilot(self.folder, block_source(self.planned, self.site))
         next_sign = 0.0
 
         def heed(asked: Callable[[], str] = stop) -> str:
@@ -286,7 +298,7 @@ class SteeringRun:
             observe(state, capacity)
 
         steering = Steering(
-            terms_of(self.study, self.site), str(self.folder.path), self.state, self.journal,
+            terms_of(self.planned, self.site), str(self.folder.path), self.state, self.journal,
             make_optimizer(self.study), pilot, clock, inherited=inherited,
             stop=heed, observe=watch, newest_checkpoint=newest_checkpoint_in(self.folder),
         )  # fmt: skip

@@ -133,11 +133,14 @@ def _field(section: type[BaseModel] | None, name: str | int) -> FieldInfo | None
 def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
     """The section that holds the entry at `loc`."""
     found: type[BaseModel] | None = model
-    for part in loc[:-1]:
+    parts = iter(loc[:-1])
+    for part in parts:
         if isinstance(part, int):
             continue
         info = _field(found, part)
         found = None if info is None else _model_in(info.annotation)
+        if info is not None and typing.get_origin(info.annotation) is dict:
+            next(parts, None)  # the user's own name for a section, as in queues.batch
     return found
 
 

@@ -10,9 +10,21 @@ from pathlib import Path
 
 import pytest
 
-import hpc_hpo.site
+import hpc_hpo.site.load
 from hpc_hpo.errors import InputError, InputErrors
-from hpc_hpo.site import Heartbeat, Node, Site, list_sites, load_site, sites_folder
+from hpc_hpo.site import (
+    Bin,
+    CpuLimit,
+    Heartbeat,
+    Node,
+    Queue,
+    Site,
+    Submit,
+    Warn,
+    list_sites,
+    load_site,
+    sites_folder,
+)
 from hpc_hpo.yamlio import load_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +43,7 @@ def test_that_the_local_site_is_this_machine() -> None:
     assert site.node.cores == len(os.sched_getaffinity(0))
     assert (site.node.gpus, site.address, site.worker_init) == (0, "127.0.0.1", "")
     assert (site.heartbeat.period, site.heartbeat.threshold) == (2.0, 6.0)
-    assert (site.kill_grace, site.checkpoint_floor, site.poll) == (1.0, 1.0, 1.0)
+    assert (site.kill_grace, site.checkpoint_floor, site.poll) == (1.0, 0.5, 1.0)
     assert site.max_walltime is None
 
 
@@ -126,7 +138,7 @@ def test_that_sites_are_found_inside_an_installed_package_and_beside_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "hpc_hpo"
-    monkeypatch.setattr(hpc_hpo.site, "_PACKAGE", package)
+    monkeypatch.setattr(hpc_hpo.site.load, "_PACKAGE", package)
     beside, inside = tmp_path / "site_configs", package / "site_configs"
     beside.mkdir()
     write(beside, "here.yaml", BASE)
@@ -150,10 +162,27 @@ def test_that_setup_names_every_package_and_ships_the_sites() -> None:
     assert setup["options.package_data"]["hpc_hpo.site_configs"] == "*.yaml"
 
 
-def test_that_the_study_page_explains_every_key_of_a_site() -> None:
-    page = (ROOT / "docs" / "study.md").read_text().partition("## Site files")[2]
-    explained = set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
+def test_that_the_page_on_sites_explains_every_key() -> None:
+    page = (ROOT / "docs" / "sites.md").read_text()
+    explained = set(re.findall(r"^\| `([\w.\[\]]+)` \|", page, re.MULTILINE))
     keys = {"extends", *Site.model_fields}
-    keys |= {f"node.{key}" for key in Node.model_fields}
-    keys |= {f"heartbeat.{key}" for key in Heartbeat.model_fields}
+    for section, prefix in (
+        (Submit, "submit"),
+        (Node, "node"),
+        (Heartbeat, "heartbeat"),
+        (Warn, "warning"),
+        (CpuLimit, "cpu_limit"),
+        (Queue, "queues.NAME"),
+        (Bin, "queues.NAME.bins[]"),
+    ):
+        keys |= {f"{prefix}.{key}" for key in section.model_fields}
     assert keys == explained
+
+
+def test_that_the_page_s_example_of_an_own_site_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "sites.md").read_text()
+    texts = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    write(tmp_path, "s.yaml", next(text for text in texts if "extends:" in text))
+    site = load_site("s.yaml", tmp_path)
+    assert (site.name, site.scheduler, site.default_queue) == ("mycluster", "slurm", "gpu")
+    assert "interface" not in site.unverified

@@ -22,6 +22,8 @@ from hpc_hpo.errors import HpoError
 COMMANDS = {
     "init": ("hpc_hpo.cli.init:init", "Write a small study that runs as it is."),
     "check": ("hpc_hpo.cli.check:check", "Validate a study before anything runs."),
+    "plan": ("hpc_hpo.cli.plan:plan", "Compare sizes of batch jobs, and recommend one."),
+    "sites": ("hpc_hpo.cli.sites:sites", "List the sites that have names, or show one."),
     "prestage": ("hpc_hpo.cli.prestage:prestage", "Bring the inputs into the study folder."),
     "run": ("hpc_hpo.cli.run:run", "Run a study, or go on with it."),
     "status": ("hpc_hpo.cli.status:status", "Show how a study stands."),

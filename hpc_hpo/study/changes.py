@@ -13,6 +13,8 @@ HARMLESS = frozenset(
         "budget",
         "blocks",
         "site",
+        "account",
+        "queue",
         "checkpoint",
         "trial.cores_per_rank",
         "trial.gpus_per_rank",

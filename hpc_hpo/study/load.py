@@ -85,7 +85,11 @@ class Study(Model):
         {}, description="environment variables of trials"
     )
     site: str = Field("local", min_length=1, description="a site's name, or a path of its file")
-    blocks: Blocks = Field(Blocks(), description="the batch jobs that hold the workers")
+    account: str | None = Field(
+        None, min_length=1, description="the project or account that pays, as in account: ABC123"
+    )
+    queue: str | None = Field(None, min_length=1, description="one of the site's queues")
+    blocks: Blocks = Field(Blocks(), description="the batch jobs that hold the workers, or auto")
 
     _space: Space = PrivateAttr()
     _document: Document = PrivateAttr()

@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from hpc_hpo.schema import Count, Duration, Model, PositiveDuration, Size, refuse
 
@@ -151,12 +162,34 @@ class Input(Model):
 
 
 class Blocks(Model):
-    """The batch jobs that hold the workers."""
+    """The batch jobs that hold the workers; written as a mapping, or as the word auto."""
 
     nodes: Count = Field(1, description="nodes of each block")
     walltime: PositiveDuration | None = Field(None, description="a block is killed after this")
     max: Count = Field(1, description="blocks at one time")
     workers_per_node: Count | None = Field(None, description="trials at one time on a node")
+
+    _auto: bool = PrivateAttr(False)
+
+    @property
+    def auto(self) -> bool:
+        """Whether the plan chooses them; until it has, they hold the defaults."""
+        return self._auto
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _auto_or_mapping(cls, value: Any, handler: ModelWrapValidatorHandler[Blocks]) -> Blocks:
+        if isinstance(value, str):
+            if value != "auto":
+                raise refuse("neither auto nor a mapping", "auto, or as in {nodes: 1, max: 4}")
+            blocks = handler({})
+            blocks._auto = True
+            return blocks
+        return handler(value)
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return "auto" if self._auto else handler(self)
 
 
 def normal_optimizer(value: Any) -> Any:

@@ -210,3 +210,17 @@ def test_that_the_worker_process_imports_nothing_heavy(bench: Bench) -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     heavy = {"skopt", "sklearn", "numpy", "h5py", "pydantic", "yaml", "click", "rich", "parsl"}
     assert not loaded & heavy
+
+
+def test_that_a_parsl_worker_imports_no_optimiser_and_none_of_the_command_line():
+    """The worker process itself: Parsl's pool and what a slice adds to it."""
+    code = (
+        "import sys, parsl.executors.high_throughput.process_worker_pool, hpc_hpo.worker.entry\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    for name in ("skopt", "sklearn", "pydantic", "yaml", "click", "rich", "numpy", "h5py"):
+        assert f"'{name}'" not in found
+    assert "'parsl'" in found and "'hpc_hpo'" in found

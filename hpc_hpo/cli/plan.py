@@ -1,0 +1,105 @@
+"""``hpc-hpo plan``: choices of blocks side by side."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpc_hpo.cli.common import duration, path_argument
+from hpc_hpo.errors import InputError
+from hpc_hpo.launch import open_study, site_of
+from hpc_hpo.pilot.queues import lsf_walltime, queue_name
+from hpc_hpo.plan import QUEUE_WAIT_S, START_UP_S, Choice, Plan, make_plan
+from hpc_hpo.units import DURATION_FORMS, format_duration, parse_duration
+
+HEADS = (
+    "", "nodes", "walltime", "at once", "jobs", "trials at once", "node-hours", "lost",
+    "finished in",
+)  # fmt: skip
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        option = param.opts[0]
+        raise InputError(str(error), key=option, found=value, valid=DURATION_FORMS) from None
+
+
+@click.command()
+@path_argument
+@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@click.option(
+    "--wait", "wait_s", default=format_duration(QUEUE_WAIT_S), show_default=True, callback=_seconds,
+    help="How long a job is assumed to wait in the queue.",
+)  # fmt: skip
+@click.option(
+    "--start-up", "start_up_s", default=format_duration(START_UP_S), show_default=True,
+    callback=_seconds, help="Assumed time from a job's start to its first trial.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, times in seconds.")
+def plan(
+    path: Path, site_name: str | None, wait_s: float, start_up_s: float, as_json: bool
+) -> None:
+    """Compare sizes of batch jobs for a study, and recommend one.
+
+    PATH is a study.yaml, or a study's folder (default: here). `blocks: auto` in the study takes
+    the recommendation. Nothing is submitted.
+    """
+    study, _ = open_study(path)
+    site = site_of(study, site_name)
+    made = make_plan(study, site, queue_wait_s=wait_s, start_up_s=start_up_s)
+    queue = queue_name(site, study.queue)
+    if as_json:
+        click.echo(
+            json.dumps({"study": study.name, "site": site.name, "queue": queue, **_plain(made)})
+        )
+        return
+    click.echo(f"{study.name} at {site.name}" + (f", queue {queue}" if queue else ""))
+    _echo_table([HEADS, *(_row(choice, made) for choice in made.choices)])
+    click.echo(f"\n* recommended: {made.reason}")
+    if any(choice.asked for choice in made.choices):
+        click.echo("= what the study asks for; blocks: auto would take the recommended one")
+    if made.refused:
+        click.echo(f"the study's own blocks are not possible: {made.refused}")
+    for assumption in made.assumptions:
+        click.echo(f"assumed: {assumption}")
+
+
+def _plain(made: Plan) -> dict[str, Any]:
+    best = made.recommended
+    rows = [
+        {**asdict(choice), "jobs": choice.jobs, "recommended": choice == best}
+        for choice in made.choices
+    ]
+    return {
+        "choices": rows,
+        "reason": made.reason,
+        "assumptions": made.assumptions,
+        "refused": made.refused,
+    }
+
+
+def _row(choice: Choice, made: Plan) -> tuple[str, ...]:
+    return (
+        "*" if choice == made.recommended else "=" if choice.asked else "",
+        str(choice.nodes),
+        lsf_walltime(choice.walltime_s) if choice.walltime_s is not None else "none",
+        str(choice.at_once),
+        str(choice.jobs),
+        str(choice.workers),
+        f"{choice.node_hours:.1f}",
+        f"{choice.lost:.0%}",
+        duration(choice.finish_s),
+    )
+
+
+def _echo_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,80 @@
+"""hpc-hpo plan: choices side by side, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+Command = Callable[..., Result]
+STUDY = """\
+name: planned
+command: [prog, "{lr}"]
+space: {lr: {float: [0.0, 1.0]}}
+budget: {trials: 200}
+trial: {cores_per_rank: 7, gpus_per_rank: 1, expected_time: 50m}
+checkpoint: {files: ["*.pt"]}
+site: summit
+account: ABC123
+blocks: {nodes: 4, walltime: 2:00, max: 2}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_that_the_choices_stand_side_by_side(hpc_hpo: Command, file: Path) -> None:
+    done = hpc_hpo("plan", file)
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    assert lines[0] == "planned at summit, queue batch"
+    heads = "nodes walltime at once jobs trials at once node-hours lost finished in"
+    assert " ".join(lines[1].split()) == heads
+    assert [line.split()[1:3] for line in lines if line.startswith("=  ")] == [["4", "2:00"]]
+    assert len([line for line in lines if line.startswith("*  ")]) == 1
+    assert "* recommended: " in done.output
+    assert "waits 1h in the queue" in done.output
+
+
+def test_that_json_has_the_same_choices(hpc_hpo: Command, file: Path) -> None:
+    made = json.loads(hpc_hpo("plan", file, "--json").output)
+    assert (made["study"], made["site"], made["queue"]) == ("planned", "summit", "batch")
+    (best,) = [c for c in made["choices"] if c["recommended"]]
+    assert set(best) == {
+        "nodes", "walltime_s", "at_once", "chain", "workers", "node_hours", "lost", "finish_s",
+        "asked", "jobs", "recommended",
+    }  # fmt: skip
+    assert best["jobs"] == best["chain"] * best["at_once"]
+    assert made["refused"] is None and made["reason"] and made["assumptions"]
+
+
+def test_that_another_site_and_wait_may_be_tried(hpc_hpo: Command, file: Path) -> None:
+    text = hpc_hpo("plan", file, "--site", "polaris", "--wait", "2h", "--start-up", "3m").output
+    assert "planned at polaris, queue prod" in text
+    assert "waits 2h in the queue, and needs 3m to start up" in text
+    assert "own blocks are not possible: queue prod at polaris takes jobs of 10 to 496" in text
+
+
+def test_that_nothing_is_written(hpc_hpo: Command, file: Path) -> None:
+    hpc_hpo("plan", file)
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_that_a_wait_without_a_unit_is_refused(hpc_hpo: Command, file: Path) -> None:
+    done = hpc_hpo("plan", file, "--wait", "5")
+    assert done.exit_code == 2
+    assert "--wait: a duration needs a unit" in done.stderr
+
+
+def test_that_a_study_without_expected_time_is_told_its_line(hpc_hpo: Command, file: Path) -> None:
+    file.write_text(STUDY.replace(", expected_time: 50m", ""))
+    done = hpc_hpo("plan", file)
+    assert done.exit_code == 2
+    assert "study.yaml:5: trial.expected_time" in done.stderr
