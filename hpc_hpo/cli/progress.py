@@ -132,7 +132,7 @@ class LivePanel:
 
         self._tally, self._title = tally, title
         self._next_draw = 0.0
-        self._errors: list[str] = []
+        self._last: tuple[StudyState, Capacity] | None = None
         self._live = Live(auto_refresh=False, transient=False)
         self._live.start()
 
@@ -145,6 +145,7 @@ class LivePanel:
         for trial in self._tally.update(state):
             if trial.loss is None:
                 self.say(f"trial {trial.id} failed: {(trial.error or {}).get('message', '')}")
+        self._last = (state, capacity)
         if self._tally.now() < self._next_draw:
             return
         self._next_draw = self._tally.now() + DRAW_EVERY_S
@@ -163,5 +164,8 @@ class LivePanel:
         return Panel(table, title=Text(self._title), title_align="left", expand=False)
 
     def close(self) -> None:
-        """Leave the last drawing on the screen."""
+        """Leave a last drawing on the screen, of how it all ended."""
+        if self._last is not None:
+            state, _ = self._last
+            self._live.update(self._draw(state, Capacity(0, None, 0)), refresh=True)
         self._live.stop()

@@ -86,6 +86,8 @@ class BlockExecutor(HighThroughputExecutor):
             f"--hb_threshold={self.heartbeat_threshold}",
             "--cpu-affinity=none",
             "--mpi-launcher=mpiexec",
+            "--available-accelerators",
+            *self.available_accelerators,
             "--drain_period=None",  # the supervisor puts the block's end behind this
         ]  # fmt: skip
         return shlex.join([*self._supervise(block_id), *pool])

@@ -29,6 +29,7 @@ class LocalBlocks:
     heartbeat_period_s: int = 2
     heartbeat_threshold_s: int = 6
     worker_init: str = ""
+    gpus_per_worker: int = 0
     poll_s: float = 0.5
     nodes: int = 1
 
@@ -51,9 +52,20 @@ class LocalBlocks:
         return BlockExecutor(
             supervise, sys.executable, label="pool", provider=provider, address=self.address,
             max_workers_per_node=self.workers_per_node, cores_per_worker=1e-3,
+            available_accelerators=self.gpu_shares(),
             heartbeat_period=self.heartbeat_period_s,
             heartbeat_threshold=self.heartbeat_threshold_s, encrypted=True,
         )  # fmt: skip
+
+    def gpu_shares(self) -> list[str]:
+        """For each worker of a node, the GPUs that it alone sees (CUDA_VISIBLE_DEVICES)."""
+        size = self.gpus_per_worker
+        if size == 0:
+            return []
+        return [
+            ",".join(str(gpu) for gpu in range(worker * size, (worker + 1) * size))
+            for worker in range(self.workers_per_node)
+        ]
 
     def alive(self, executor: BlockExecutor, jobs: list[str]) -> dict[str, bool]:
         statuses = executor.blocks_from.status(jobs)

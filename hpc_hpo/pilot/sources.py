@@ -13,6 +13,16 @@ def check_shape(study: Study, site: Site) -> list[InputError]:
     """What of the study's resources the site cannot give."""
     errors = []
     trial, node = study.trial, site.node
+    if site.scheduler != "local":
+        errors.append(
+            study.problem(
+                "site",
+                f"site {site.name} has a batch system ({site.scheduler}); blocks are run on this "
+                "machine only so far",
+                found=site.name,
+                valid="local",
+            )
+        )
     if trial.ranks > 1:
         errors.append(
             study.problem(
@@ -27,6 +37,17 @@ def check_shape(study: Study, site: Site) -> list[InputError]:
                 found=trial.gpus_per_rank, valid=f"at most {node.gpus}",
             )
         )  # fmt: skip
+    workers = study.blocks.workers_per_node
+    if workers is not None and 0 < node.gpus < workers * trial.gpus_per_rank:
+        errors.append(
+            study.problem(
+                "blocks.workers_per_node",
+                f"a node of site {site.name} has {node.gpus} GPUs and each trial takes "
+                f"{trial.gpus_per_rank}",
+                found=workers,
+                valid=f"at most {node.gpus // trial.gpus_per_rank}",
+            )
+        )
     if trial.cores_per_rank > node.cores:
         errors.append(
             study.problem(
@@ -73,5 +94,6 @@ def block_source(study: Study, site: Site) -> BlockSource:
         heartbeat_period_s=max(1, round(site.heartbeat.period)),
         heartbeat_threshold_s=max(2, round(site.heartbeat.threshold)),
         worker_init=site.worker_init,
+        gpus_per_worker=study.trial.gpus_per_rank,
         poll_s=site.poll,
     )

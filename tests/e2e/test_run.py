@@ -92,3 +92,23 @@ def test_that_a_folder_with_spaces_and_quotes_works(workshop):
     code, output = workshop.call("run", "study.yaml")
     assert code == 0, output
     assert state_of(workshop.folder / "sleepy").trial_states["completed"] == 2
+
+
+def test_that_each_trial_sees_only_its_own_gpus(workshop):
+    (workshop.folder / "gpus.yaml").write_text("extends: local\nname: gpus\nnode: {gpus: 4}\n")
+    (workshop.folder / "objective.py").write_text(
+        "import os, time\n"
+        "def train(config):\n"
+        "    time.sleep(0.5)\n"
+        "    first, second = os.environ['CUDA_VISIBLE_DEVICES'].split(',')\n"
+        "    return int(first) + 10 * int(second)\n"
+    )
+    workshop.study.write_text(
+        "name: gpu\nobjective: objective.py:train\nspace: {x: {float: [0, 1]}}\n"
+        "optimizer: random\nbudget: {trials: 6}\nsite: gpus.yaml\n"
+        "trial: {gpus_per_rank: 2}\nblocks: {workers_per_node: 2}\n"
+    )
+    code, output = workshop.call("run", "study.yaml")
+    assert code == 0, output
+    losses = {t.loss for t in state_of(workshop.folder / "gpu").trials.values()}
+    assert losses == {0 + 10 * 1, 2 + 10 * 3}
