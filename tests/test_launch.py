@@ -266,7 +266,8 @@ echo $code > code.txt
 rm -f disk/filler
 {sys.executable} -m hpc_hpo.cli.main run study.yaml --dir disk/study > second.txt 2>&1
 {sys.executable} -m hpc_hpo.cli.main export disk/study --format json -o - > result.json
-umount disk
+umount disk  # fails while a process of the study still holds a file there
+echo clean > clean.txt
 """
     (place / "objective.py").write_text(
         "import time\ndef train(config, trial):\n    time.sleep(0.1)\n    return config['x']\n"
@@ -285,6 +286,7 @@ umount disk
     assert (place / "code.txt").read_text().strip() == "5", first + done.stderr
     assert "No space left on device" in first and "make room" in first
     assert "Traceback" not in first
+    assert (place / "clean.txt").exists(), done.stderr
     result = json.loads((place / "result.json").read_text())
     losses = [t for t in result["trials"] if t["loss"] is not None]
     assert len({t["trial"] for t in losses}) == len(losses) > 0

@@ -37,6 +37,7 @@ from types import FrameType
 
 import psutil
 
+from hpc_hpo.errors import StorageError
 from hpc_hpo.fsio import SealedWriter, seal
 
 #: Linux prctl(2): orphaned descendants become this process's children.
@@ -146,7 +147,9 @@ class Supervisor:
                 reason = "pool-failed"
         finally:
             # At a walltime the block's resources are gone at this moment, not after the grace.
-            self.record("node-end", reason=reason, status=pool.returncode)
+            # On a full disk the scheduler's word has to do; the clean-up comes in any case.
+            with contextlib.suppress(StorageError):
+                self.record("node-end", reason=reason, status=pool.returncode)
             kill_descendants(self.options.kill_grace)
             shutil.rmtree(self.scratch, ignore_errors=True)
         return pool.returncode if reason == "pool-failed" else 0

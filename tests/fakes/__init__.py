@@ -1,0 +1,1 @@
+"""Stand-ins for machines that tests cannot have, written from their documentation."""
