@@ -300,8 +300,7 @@ class Steering:
             for event in self._pilot.stop():
                 self._happen(event)
             self._wait_for_outcomes(0)
-            if self._cpu_due:
-                self._happen(self._cpu_event("stop", reason=reason or "error"))
+            self._happen(self._cpu_event("stop", reason=reason or "error"))
             self._flush()
         if self._storage_error is not None:
             raise self._storage_error
