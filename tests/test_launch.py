@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -57,11 +58,11 @@ def run_inline(place, execute=completed, **options):
 
 
 def test_that_a_run_stages_its_inputs_and_freezes_the_study(place):
-    run, outcome = run_inline(place)
+    _, outcome = run_inline(place)
     assert outcome.exit_code == 0
     folder = place / "small"
     task = json.loads((folder / "task.json").read_text())
-    assert open(task["inputs"]["data"]).read() == "1 2 3\n"
+    assert Path(task["inputs"]["data"]).read_text() == "1 2 3\n"
     assert "frozen" in (folder / "study.yaml").read_text().splitlines()[0]
     assert not (folder / "holder.json").exists(), "the lock was given back"
 

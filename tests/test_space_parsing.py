@@ -117,8 +117,10 @@ def test_that_an_array_of_the_idds_dialect_is_a_nested_list():
         (unified("categorical", categories=[1, 2], grid_search="often"), "not a truth value"),
         ({"x": {"method": "uniform", "dimension": 3}}, "x.dimension: not a mapping"),
         ({"x": {"type": "Scaler", "bounds": [0, 1]}}, "did you mean 'Scalar'?"),
-        ({"x": {"type": "Choice", "params": {"choices": [1, 2], "repetitions": 2}}},
-         "unknown key 'repetitions'"),
+        (
+            {"x": {"type": "Choice", "params": {"choices": [1, 2], "repetitions": 2}}},
+            "unknown key 'repetitions'",
+        ),
         ({"x": {"type": "Array", "bounds": [0, 1]}}, "not the shape of an array"),
         ({"x": {"type": "Array", "params": {"shape": [2]}}}, "an Array needs bounds"),
         ({"x": {"type": "Log", "params": {"init": 0}}}, "not a number above 0"),

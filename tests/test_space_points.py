@@ -222,12 +222,14 @@ def test_that_a_bad_point_is_refused_by_the_name_of_its_parameter(point, expecte
 
 def test_that_numpy_values_and_rounding_errors_become_canonical_plain_values():
     space = Space.parse(
-        {"x": {"float": [0, 1]}, "n": {"int": [0, 5]}, "c": {"choice": [1, 2]},
-         "q": unified("quniform", low=0, high=1, q=0.1)}
+        {
+            "x": {"float": [0, 1]},
+            "n": {"int": [0, 5]},
+            "c": {"choice": [1, 2]},
+            "q": unified("quniform", low=0, high=1, q=0.1),
+        }
     )
-    point = space.validate(
-        {"x": np.float32(1.0000001), "n": np.int64(3), "c": 2.0, "q": 0.1 + 0.2}
-    )
+    point = space.validate({"x": np.float32(1.0000001), "n": np.int64(3), "c": 2.0, "q": 0.1 + 0.2})
     assert point == {"x": 1.0, "n": 3, "c": 2, "q": 0.3}
     assert is_plain(point)
     assert space.validate({"x": -0.0, "n": 3.0, "c": 1, "q": 0})["n"] == 3
@@ -242,9 +244,13 @@ def test_that_a_list_handed_out_does_not_let_its_receiver_change_the_space():
 
 def test_that_encoding_has_one_column_a_number_and_one_a_category():
     space = Space.parse(
-        {"lr": {"float": [0.01, 1], "log": True}, "act": {"choice": ["a", "b", "c"]},
-         "n": {"int": [1, 2], "condition": "act == 'a'"},
-         "m": {"choice": [1, 2], "condition": "act == 'b'"}, "f": unified("fixed", value=1)}
+        {
+            "lr": {"float": [0.01, 1], "log": True},
+            "act": {"choice": ["a", "b", "c"]},
+            "n": {"int": [1, 2], "condition": "act == 'a'"},
+            "m": {"choice": [1, 2], "condition": "act == 'b'"},
+            "f": unified("fixed", value=1),
+        }
     )
     rows = space.encode(
         [

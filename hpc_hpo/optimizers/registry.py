@@ -61,15 +61,21 @@ def _read_options(section: Section, valid: Mapping[str, Option]) -> dict[str, An
         if option.choices is not None:
             if value not in option.choices:
                 section.problems.add(
-                    section.path(name), f"unknown value{nearest(value, option.choices)}",
-                    found=value, valid=option.choices,
+                    section.path(name),
+                    f"unknown value{nearest(value, option.choices)}",
+                    found=value,
+                    valid=option.choices,
                 )
             options[name] = value
             continue
         number = section.integer(name)
         if number is not None and number < option.low:
-            section.problems.add(section.path(name), "too small", found=number,
-                                 valid=f"an integer of at least {option.low}")
+            section.problems.add(
+                section.path(name),
+                "too small",
+                found=number,
+                valid=f"an integer of at least {option.low}",
+            )
         options[name] = number
     return options
 

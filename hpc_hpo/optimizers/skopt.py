@@ -121,9 +121,7 @@ class SkoptSearch(BaseOptimizer):
 
     # ---------------------------------------------------------------- candidates
 
-    def _pick(
-        self, count: int, number: int, taken: set[str], batch: list[Point]
-    ) -> list[Point]:
+    def _pick(self, count: int, number: int, taken: set[str], batch: list[Point]) -> list[Point]:
         """Up to `count` points by the model; none when no candidate is new."""
         rng = self._rng(number, _PURPOSE_CANDIDATES)
         pool = self._candidates(rng, taken, count)
@@ -221,9 +219,7 @@ class SkoptSearch(BaseOptimizer):
 
     # ---------------------------------------------------------------- choosing
 
-    def _score(
-        self, mean: np.ndarray, cov: np.ndarray, best: float, kappa: float
-    ) -> np.ndarray:
+    def _score(self, mean: np.ndarray, cov: np.ndarray, best: float, kappa: float) -> np.ndarray:
         """The acquisition function, to be maximised, shape (n,)."""
         deviation = np.sqrt(np.maximum(np.diag(cov), 1e-12))
         bound: np.ndarray = kappa * deviation - mean

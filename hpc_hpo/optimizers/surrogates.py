@@ -189,9 +189,7 @@ class Forest:
         rows = select_rows(y, FOREST_ROWS)
         cls = ExtraTreesRegressor if kind == "ET" else RandomForestRegressor
         model = cls(n_estimators=_TREES, random_state=seed)
-        model.fit(
-            np.vstack([x[rows], pending]), np.concatenate([y[rows], np.zeros(len(pending))])
-        )
+        model.fit(np.vstack([x[rows], pending]), np.concatenate([y[rows], np.zeros(len(pending))]))
         self._trees = model.estimators_
         self.noise = 1e-3
 

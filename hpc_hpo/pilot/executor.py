@@ -28,6 +28,21 @@ from parsl.providers.base import ExecutionProvider
 ENTRY = "hpc_hpo.worker.entry.run_request"
 
 
+def gpu_shares(workers: int, size: int) -> list[str]:
+    """For each worker of a node, the GPUs that it alone sees (CUDA_VISIBLE_DEVICES).
+
+    Args:
+        workers: on the node.
+        size: GPUs of each; 0 = none is set apart.
+    """
+    if size == 0:
+        return []
+    return [
+        ",".join(str(gpu) for gpu in range(worker * size, (worker + 1) * size))
+        for worker in range(workers)
+    ]
+
+
 class BlockExecutor(HighThroughputExecutor):
     """A HighThroughputExecutor whose blocks run our supervisor around Parsl's worker pool.
 
@@ -101,6 +116,10 @@ class BlockExecutor(HighThroughputExecutor):
         future: Future[bytes] = self.submit_payload(context, request)
         return future
 
+    def hold_block(self, block: str) -> None:
+        """Send no further slices to a block's workers; they go on with what they have."""
+        self._hold_block(block)
+
     def interchange_alive(self) -> bool:
         """False once the interchange process has ended."""
         return self.interchange_proc is not None and self.interchange_proc.poll() is None
@@ -121,7 +140,7 @@ class BlockExecutor(HighThroughputExecutor):
 class _LogFile(logging.FileHandler):
     """A log that a full disk makes shorter, never an error of the run."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         """Drop the record."""
 
     def close(self) -> None:

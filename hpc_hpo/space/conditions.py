@@ -30,8 +30,9 @@ class ExpressionReader:
     def read(self, text: Any, key: str) -> Expression | None:
         """The expression, or None after noting a problem."""
         if not isinstance(text, str):
-            self._problems.add(key, "not an expression", found=text,
-                               valid='text such as "layers >= 2"')
+            self._problems.add(
+                key, "not an expression", found=text, valid='text such as "layers >= 2"'
+            )
             return None
         try:
             return Expression(text, self._names, self._texts)
@@ -60,5 +61,9 @@ def refuse_cycles(
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         cycle = list(reversed(error.args[1]))
-        problems.add(f"{key}.{cycle[0]}.condition", "conditions go round in a circle",
-                     found=" -> ".join(cycle), valid="conditions on earlier parameters")
+        problems.add(
+            f"{key}.{cycle[0]}.condition",
+            "conditions go round in a circle",
+            found=" -> ".join(cycle),
+            valid="conditions on earlier parameters",
+        )

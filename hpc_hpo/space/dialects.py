@@ -27,13 +27,17 @@ def _unified(section: Section) -> d.Domain | None:
     method, dimension = section.content["method"], section.content["dimension"]
     if not isinstance(method, str) or method not in METHODS:
         section.problems.add(
-            section.path("method"), f"unknown method{nearest(method, METHODS)}",
-            found=method, valid=list(METHODS),
+            section.path("method"),
+            f"unknown method{nearest(method, METHODS)}",
+            found=method,
+            valid=list(METHODS),
         )
         return None
     if not isinstance(dimension, Mapping):
         section.problems.add(
-            section.path("dimension"), "not a mapping", found=dimension,
+            section.path("dimension"),
+            "not a mapping",
+            found=dimension,
             valid="a mapping such as {low: 0, high: 1}",
         )
         return None
@@ -68,7 +72,9 @@ def read_domain(spec: Any, key: str, problems: Problems) -> d.Domain | None:
     """One parameter's entry as a domain; None when problems were noted at `key`."""
     if not isinstance(spec, Mapping):
         problems.add(
-            key, "not a mapping", found=spec,
+            key,
+            "not a mapping",
+            found=spec,
             valid="{method: ..., dimension: {...}}, {int: [lo, hi]}, {float: [lo, hi]} or "
             "{choice: [...]}",
         )

@@ -31,8 +31,12 @@ def read_idds(section: Section) -> d.Domain | None:
         return None
     kind, problems = section.content["type"], section.problems
     if not isinstance(kind, str) or kind not in _IDDS_PARAMS:
-        problems.add(section.path("type"), f"unknown type{nearest(kind, _IDDS_PARAMS)}",
-                     found=kind, valid=list(_IDDS_PARAMS))
+        problems.add(
+            section.path("type"),
+            f"unknown type{nearest(kind, _IDDS_PARAMS)}",
+            found=kind,
+            valid=list(_IDDS_PARAMS),
+        )
         return None
     content = section.content.get("params") or {}
     if not isinstance(content, Mapping):
@@ -81,8 +85,9 @@ def _log_init(params: Section) -> dict[str, Any] | None:
     if start is None or start <= 0:
         params.problems.add(params.path("init"), "not a number above 0", found=init, valid="> 0")
     elif base is None or base <= 1:
-        params.problems.add(params.path("exponent"), "not a number above 1", found=exponent,
-                            valid="> 1")
+        params.problems.add(
+            params.path("exponent"), "not a number above 1", found=exponent, valid="> 1"
+        )
     else:
         return {"mu": math.log(start) / math.log(base), "sigma": 1.0, "base": base}
     return None
@@ -100,8 +105,12 @@ def _array(section: Section, params: Section, element: d.Real) -> d.Domain | Non
         or not shape
         or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape)
     ):
-        section.problems.add(params.path("shape"), "not the shape of an array", found=shape,
-                             valid="a list of positive integers such as [3], or a list as init")
+        section.problems.add(
+            params.path("shape"),
+            "not the shape of an array",
+            found=shape,
+            valid="a list of positive integers such as [3], or a list as init",
+        )
         return None
     spec = {k: v for k, v in section.content.items() if k != "condition"}
     return d.Array(element, shape, spec)

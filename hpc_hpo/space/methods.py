@@ -40,7 +40,9 @@ def check_ends(low: float, high: float, log: bool, key: str, problems: Problems)
         problems.add(key, f"low {low!r} is above high {high!r}", found=found, valid="low < high")
     elif low == high:
         problems.add(
-            key, f"low and high are both {low!r}", found=found,
+            key,
+            f"low and high are both {low!r}",
+            found=found,
             valid=f"low < high, or {_use_fixed(low)}",
         )
     elif log and low <= 0:
@@ -54,9 +56,7 @@ def check_ends(low: float, high: float, log: bool, key: str, problems: Problems)
     return False
 
 
-def ranged(
-    low: float, high: float, log: bool, method: str, dimension: Mapping[str, Any]
-) -> d.Real:
+def ranged(low: float, high: float, log: bool, method: str, dimension: Mapping[str, Any]) -> d.Real:
     """A float between two ends that check_ends has passed."""
     low, high = float(low), float(high)
     scale: Scale = LogScale(low, high) if log else LinearScale(low, high)
@@ -79,8 +79,10 @@ def stepped(
     last = math.floor(Fraction(repr(high)) / step)
     if last <= first:
         problems.add(
-            key, f"fewer than two multiples of {q!r} from {low!r} to {high!r}",
-            found=[low, high], valid="a wider range or a smaller q",
+            key,
+            f"fewer than two multiples of {q!r} from {low!r} to {high!r}",
+            found=[low, high],
+            valid="a wider range or a smaller q",
         )
         return None
     if max(abs(first), abs(last)) > MAX_STEPS:
@@ -117,9 +119,7 @@ def _read_base(section: Section) -> float | None:
 def _range_method(section: Section, method: str) -> d.Domain | None:
     """uniform, uniformint, quniform, loguniform, qloguniform."""
     log, quantised = "log" in method, method.startswith("q")
-    if not section.only(
-        ["low", "high", *(["q"] if quantised else [])], ["base"] if log else []
-    ):
+    if not section.only(["low", "high", *(["q"] if quantised else [])], ["base"] if log else []):
         return None
     read = section.integer if method == "uniformint" else section.number
     low, high = read("low"), read("high")
@@ -142,9 +142,7 @@ def _range_method(section: Section, method: str) -> d.Domain | None:
 def normal_method(section: Section, method: str) -> d.Domain | None:
     """normal, qnormal, lognormal, qlognormal."""
     log, quantised = "log" in method, method.startswith("q")
-    if not section.only(
-        ["mu", "sigma", *(["q"] if quantised else [])], ["base"] if log else []
-    ):
+    if not section.only(["mu", "sigma", *(["q"] if quantised else [])], ["base"] if log else []):
         return None
     mu, sigma, base = section.real("mu"), section.real("sigma"), _read_base(section)
     q = _read_q(section) if quantised else 1
@@ -167,7 +165,9 @@ def normal_method(section: Section, method: str) -> d.Domain | None:
         steps = math.inf if largest * math.log(base) > 300 else base**largest
     if not math.isfinite(steps) or (quantised and steps / q > MAX_STEPS):
         section.problems.add(
-            section.key, "values six sigma from mu are too large", found=[mu, sigma],
+            section.key,
+            "values six sigma from mu are too large",
+            found=[mu, sigma],
             valid="a smaller mu, sigma or base, or a larger q",
         )
         return None
@@ -186,8 +186,10 @@ def _read_value(value: Any, key: str, problems: Problems) -> tuple[bool, Any]:
         return False, None
     if isinstance(value, str) and looks_like_exponent(value):
         problems.add(
-            key, "YAML reads this as text although it looks like a number",
-            found=value, valid="a number with a dot and a signed exponent, such as 1.0e-5",
+            key,
+            "YAML reads this as text although it looks like a number",
+            found=value,
+            valid="a number with a dot and a signed exponent, such as 1.0e-5",
         )
         return False, None
     return True, value
@@ -212,8 +214,12 @@ def read_choices(values: Any, key: str, problems: Problems) -> d.Domain | None:
     for i, value in enumerate(plain_values):
         identity = float(value) if is_number(value) and abs(value) < 1e300 else d.canonical(value)
         if identity in seen:
-            problems.add(f"{key}[{i}]", f"the same as value {seen[identity]}", found=value,
-                         valid="every value once")
+            problems.add(
+                f"{key}[{i}]",
+                f"the same as value {seen[identity]}",
+                found=value,
+                valid="every value once",
+            )
             good = False
         seen.setdefault(identity, i)
     return d.Choice(plain_values) if good else None
@@ -243,8 +249,12 @@ def read_pair(value: Any, whole: bool, key: str, problems: Problems) -> tuple[An
     numbers = [parse_number(v) for v in value]
     for i, number in enumerate(numbers):
         if number is None or (whole and number != int(number)):
-            problems.add(f"{key}[{i}]", f"not one of two {kind}", found=value[i],
-                         valid="an integer such as 4" if whole else "a number such as 1.0e-5")
+            problems.add(
+                f"{key}[{i}]",
+                f"not one of two {kind}",
+                found=value[i],
+                valid="an integer such as 4" if whole else "a number such as 1.0e-5",
+            )
             return None
     return numbers[0], numbers[1]
 

@@ -38,7 +38,9 @@ def looks_like_exponent(text: str) -> bool:
 
 
 def parse_number(value: Any) -> int | float | None:
-    """The finite number that `value` plainly is, or None. ``"8"`` gives an int, ``"1e3"`` a float.
+    """The finite number that `value` plainly is, or None.
+
+    ``"8"`` gives an int, ``"1e3"`` a float.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -152,7 +154,9 @@ class Section:
         number = parse_number(self.content[name])
         if number is None:
             self.problems.add(
-                self.path(name), "not a plain finite number", found=self.content[name],
+                self.path(name),
+                "not a plain finite number",
+                found=self.content[name],
                 valid="a number such as 3 or 1.0e-5",
             )
         return number
@@ -167,7 +171,9 @@ class Section:
         number = parse_number(self.content[name])
         if number is None or number != int(number):
             self.problems.add(
-                self.path(name), "not a whole number", found=self.content[name],
+                self.path(name),
+                "not a whole number",
+                found=self.content[name],
                 valid="an integer such as 4",
             )
             return None

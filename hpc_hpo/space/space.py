@@ -102,15 +102,21 @@ class Space:
         problems = Problems(file, line_of)
         if not isinstance(spec, Mapping) or not spec:
             problems.add(
-                key, "the search space is empty" if not spec else "not a mapping",
-                found=spec or None, valid="at least one parameter, such as lr: {float: [0, 1]}",
+                key,
+                "the search space is empty" if not spec else "not a mapping",
+                found=spec or None,
+                valid="at least one parameter, such as lr: {float: [0, 1]}",
             )
         problems.raise_any()
         found: dict[str, Domain] = {}
         for name, entry in spec.items():
             if not isinstance(name, str) or not name.strip():
-                problems.add(f"{key}.{name}", "the name is not text", found=name,
-                             valid="text; put it in quotes")
+                problems.add(
+                    f"{key}.{name}",
+                    "the name is not text",
+                    found=name,
+                    valid="text; put it in quotes",
+                )
                 continue
             domain = read_domain(entry, f"{key}.{name}", problems)
             if domain is not None:
@@ -122,8 +128,10 @@ class Space:
             for name, entry in spec.items()
             if isinstance(entry, Mapping) and "condition" in entry
         }
-        where = [constraints_key if texts is not constraints else f"{constraints_key}[{i}]"
-                 for i in range(len(texts))]
+        where = [
+            constraints_key if texts is not constraints else f"{constraints_key}[{i}]"
+            for i in range(len(texts))
+        ]
         limits = [reader.read(text, at) for text, at in zip(texts, where, strict=True)]
         refuse_cycles(conditions, key, problems)
         problems.raise_any()
@@ -138,9 +146,7 @@ class Space:
     def _probe(self, key: str, where: Sequence[str], problems: Problems) -> None:
         """Note expressions that compare what cannot be compared, or that nothing satisfies."""
         checks = [(c, at) for c, at in zip(self._constraints, where, strict=True)]
-        checks += [
-            (p.condition, f"{key}.{p.name}.condition") for p in self._order if p.condition
-        ]
+        checks += [(p.condition, f"{key}.{p.name}.condition") for p in self._order if p.condition]
         if not checks:
             return
         rng = np.random.default_rng(0)
@@ -148,15 +154,23 @@ class Space:
         for expression, at in checks:
             error = next((e for e in (type_error(expression, p) for p in points) if e), None)
             if error:
-                problems.add(at, f"cannot be evaluated: {error}", found=expression.text,
-                             valid="numbers with numbers, text with text")
+                problems.add(
+                    at,
+                    f"cannot be evaluated: {error}",
+                    found=expression.text,
+                    valid="numbers with numbers, text with text",
+                )
         problems.raise_any()
         if self._constraints:
             try:
                 self.sample(rng)
             except InputError as error:
-                problems.add(where[0], error.problem, found=self.constraints,
-                             valid="constraints that some points satisfy")
+                problems.add(
+                    where[0],
+                    error.problem,
+                    found=self.constraints,
+                    valid="constraints that some points satisfy",
+                )
 
     def describe(self) -> dict[str, Any]:
         """The space in the unified dialect; ``Space.parse(s.describe(),
@@ -217,7 +231,8 @@ class Space:
         if not points:
             raise InputError(
                 f"no point satisfies the constraints in {MAX_DRAWS} tries",
-                key="constraint", found=self.constraints,
+                key="constraint",
+                found=self.constraints,
             )
         return points[int(rng.integers(len(points)))]
 
@@ -231,8 +246,9 @@ class Space:
         problems = Problems()
         for name in point:
             if name not in self._parameters:
-                problems.add(str(name), f"unknown parameter{nearest(name, self.names)}",
-                             valid=self.names)
+                problems.add(
+                    str(name), f"unknown parameter{nearest(name, self.names)}", valid=self.names
+                )
         values: Point = {}
         failed: set[str] = set()
         for p in self._order:
@@ -240,8 +256,12 @@ class Space:
                 failed.add(p.name)  # whether it belongs to the point cannot be said
             elif p.condition and not p.condition.holds(values, when_absent=False):
                 if p.name in point:
-                    problems.add(p.name, "given although its condition does not hold",
-                                 found=point[p.name], valid=f"only if {p.condition.text}")
+                    problems.add(
+                        p.name,
+                        "given although its condition does not hold",
+                        found=point[p.name],
+                        valid=f"only if {p.condition.text}",
+                    )
             elif p.name not in point:
                 problems.add(p.name, "the point lacks this parameter")
                 failed.add(p.name)
@@ -249,13 +269,16 @@ class Space:
                 try:
                     values[p.name] = p.domain.check(plain(point[p.name]))
                 except (ValueError, OverflowError) as error:
-                    problems.add(p.name, "not a valid value", found=point[p.name],
-                                 valid=str(error))
+                    problems.add(p.name, "not a valid value", found=point[p.name], valid=str(error))
                     failed.add(p.name)
         for c in [] if problems.errors else self._constraints:
             if not c.holds(values, when_absent=True):
-                problems.add(", ".join(sorted(c.used)), "a constraint does not hold",
-                             found=values, valid=c.text)
+                problems.add(
+                    ", ".join(sorted(c.used)),
+                    "a constraint does not hold",
+                    found=values,
+                    valid=c.text,
+                )
         problems.raise_any()
         return {name: values[name] for name in self.names if name in values}
 

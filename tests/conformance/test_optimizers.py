@@ -50,8 +50,11 @@ SPACES = {
         constraints=["x + y <= 1", "n * x >= 0.5"],
     ),
     "discrete": Space.parse(
-        {"n": {"int": [1, 4]}, "m": {"int": [1, 3], "condition": "n > 2"},
-         "c": {"choice": [None, [1, 2]]}},
+        {
+            "n": {"int": [1, 4]},
+            "m": {"int": [1, 3], "condition": "n > 2"},
+            "c": {"choice": [None, [1, 2]]},
+        },
         constraints="n != 4 or m < 3",
     ),
 }

@@ -51,7 +51,10 @@ def test_that_the_seed_of_the_spec_goes_before_the_argument():
 def test_that_auto_takes_a_gaussian_process_only_for_small_budgets_and_spaces():
     wide = Space.parse({f"x{i}": {"float": [0, 1]} for i in range(21)})
     for space, budget, surrogate in [
-        (LINE, 40, "GP"), (LINE, 201, "ET"), (LINE, None, "ET"), (wide, 40, "ET"),
+        (LINE, 40, "GP"),
+        (LINE, 201, "ET"),
+        (LINE, None, "ET"),
+        (wide, 40, "ET"),
     ]:
         made = registry.create("auto", space, 0, budget=budget)
         assert isinstance(made, SkoptSearch)

@@ -80,7 +80,7 @@ def test_that_a_block_ends_at_its_walltime_with_everything_below_it(node, tmp_pa
     begun, ended = records(tmp_path)
     assert ended["reason"] == "walltime"
     assert begun["deadline"] == float(seen["end"])
-    assert 2.0 <= ended["at"] - begun["at"] + 0.5
+    assert ended["at"] - begun["at"] > 1.5
     assert seen["argv"] == ["--drain_period=1"] or seen["argv"] == ["--drain_period=2"]
     assert not psutil.pid_exists(seen["child"]), "a grandchild in a session of its own dies too"
 
