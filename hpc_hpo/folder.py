@@ -56,6 +56,11 @@ class StudyFolder:
         return self.path / "logs"
 
     @property
+    def steering_log(self) -> Path:
+        """What steering processes without a terminal have said."""
+        return self.logs / "steering.log"
+
+    @property
     def trials(self) -> Path:
         return self.path / "trials"
 
@@ -87,6 +92,10 @@ class StudyFolder:
     def release_file(self, run: int, block: str) -> Path:
         """Its presence says that no slice runs on a block that is being cancelled."""
         return self.control / f"release-r{run}-b{block}"
+
+    def signal_file(self, run: int, block: str) -> Path:
+        """In it a block's job script leaves the scheduler's signals for its nodes."""
+        return self.control / f"signal-r{run}-b{block}"
 
     @property
     def stop_request(self) -> Path:

@@ -265,12 +265,15 @@ class SteeringRun:
         clock: Clock | None = None,
         stop: Callable[[], str] = lambda: "",
         observe: Callable[[StudyState, Capacity], None] = lambda state, capacity: None,
+        inside: str | None = None,
     ) -> Outcome:
         """Run the loop to its end.
 
         Args:
-            pilot, clock: replace the real ones in tests.
+            pilot: in place of the site's own, whose blocks are jobs of their own.
+            clock: replaces the real one in tests.
             stop: as of Steering; ``hpc-hpo stop`` is heeded besides.
+            inside: the batch job that this process and its blocks are part of.
         """
         clock = clock or SystemClock()
         run = self.state.runs + 1
@@ -278,13 +281,18 @@ class SteeringRun:
         inheritance.dismiss_workers()
         inherited = inheritance.collect()
         closing = inheritance.block_events()
+        leftovers = self.leftover_jobs()
         event = self._run_event(run, clock.now())
+        if inside is not None:
+            event["inside"] = inside
         self.journal.append(event)
         self.state.apply(event)
         for event in closing:
             self.journal.append(event)
             self.state.apply(event)
-        pilot = pilot or ParslPilot(self.folder, block_source(self.planned, self.site))
+        pilot = pilot or ParslPilot(
+            self.folder, block_source(self.planned, self.site), leftovers=leftovers
+        )
         next_sign = 0.0
 
         def heed(asked: Callable[[], str] = stop) -> str:
@@ -309,6 +317,17 @@ class SteeringRun:
         for late in inheritance.late_outcomes():
             steering.refuse(late)
         return Outcome(reason, self.state)
+
+    def leftover_jobs(self) -> list[str]:
+        """Jobs that a steering process which died here left to the site's scheduler.
+
+        Blocks of a run on another site, or inside a job of their own, are no jobs to cancel.
+        """
+        last = self.state.run_info
+        if not self.site.batch or last.get("site") != self.site.name or "inside" in last:
+            return []
+        left = (block for block in self.state.blocks.values() if block.state != "ended")
+        return [block.job for block in left if block.job is not None]
 
     def _run_event(self, run: int, now: float) -> dict[str, Any]:
         return {

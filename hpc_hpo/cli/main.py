@@ -26,10 +26,14 @@ COMMANDS = {
     "sites": ("hpc_hpo.cli.sites:sites", "List the sites that have names, or show one."),
     "prestage": ("hpc_hpo.cli.prestage:prestage", "Bring the inputs into the study folder."),
     "run": ("hpc_hpo.cli.run:run", "Run a study, or go on with it."),
+    "submit": ("hpc_hpo.cli.submit:submit", "Run a study after this session has ended."),
+    "logs": ("hpc_hpo.cli.logs:logs", "Show what the steering process says."),
     "status": ("hpc_hpo.cli.status:status", "Show how a study stands."),
     "stop": ("hpc_hpo.cli.stop:stop", "Ask a running study to checkpoint and stop."),
     "show": ("hpc_hpo.cli.show:show", "Show one trial: its slices, errors and logs."),
     "export": ("hpc_hpo.cli.export:export", "Write the results as CSV, JSON or HDF5."),
+    "script": ("hpc_hpo.cli.script:script", "Print a batch script to edit and submit by hand."),
+    "job": ("hpc_hpo.cli.job:job", "Run a study inside this batch job (for scripts)."),
 }
 #: As a shell reports a process ended by SIGINT.
 INTERRUPTED = 130

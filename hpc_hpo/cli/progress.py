@@ -89,7 +89,7 @@ class PlainLog:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._next_line = tally.begun + LINE_EVERY_S
-        self._blocks: dict[str, str] = {}
+        self._blocks: dict[str, str] | None = None
 
     def say(self, text: str) -> None:
         """Print one line with the time of day."""
@@ -109,6 +109,9 @@ class PlainLog:
                 f"best {value_text(best.loss)} by trial {best.id} "
                 f"({done} of {self._tally.budget} done): {point_text(best.point)}"
             )
+        if self._blocks is None:
+            # Earlier runs have told of theirs.
+            self._blocks = {b.id: b.state for b in state.blocks.values() if b.state == "ended"}
         for block in state.blocks.values():
             if self._blocks.get(block.id) == block.state:
                 continue

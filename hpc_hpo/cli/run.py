@@ -1,9 +1,10 @@
-"""``hpc-hpo run``: steer a study in this terminal until it is done."""
+"""``hpc-hpo run``: steer a study in this process until it is done."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -11,7 +12,11 @@ import click
 
 from hpc_hpo.cli.common import duration, echo_rows, path_argument, point_text, value_text
 from hpc_hpo.cli.progress import LivePanel, PlainLog, Tally
+from hpc_hpo.clock import SystemClock
+from hpc_hpo.errors import InputError
 from hpc_hpo.launch import Outcome, SteeringRun, open_study, site_of
+from hpc_hpo.steerer.batch import begin_chain, chain_length, may_chain
+from hpc_hpo.steerer.manners import CpuWatch
 
 #: What ended a run, for people.
 REASONS = {
@@ -21,19 +26,24 @@ REASONS = {
     "wall_time": "done: the wall time of the budget is used",
     "stop": "stopped; the same command goes on with it",
     "now": "stopped at once; the same command goes on from the last checkpoints",
+    "cpu": "stopped before this machine's limit of CPU time; the same command goes on with it",
+    "time": "stopped at the end of this job",
+    "signal": "stopped: the scheduler ends this job",
 }
+DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
     """Ctrl-C once drains and checkpoints, twice stops."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self.count = 0
         self.told = 0
 
-    def install(self) -> None:
-        """Take over SIGINT and SIGTERM."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+    def install(self, *numbers: signal.Signals) -> None:
+        """Take over signals."""
+        for number in numbers:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -41,7 +51,30 @@ class Interrupts:
 
     def wish(self) -> str:
         """What the user wants, as Steering's `stop` asks it."""
-        return ("", "drain", "now")[min(self.count, 2)]
+        wanted = ("", "drain", "now")[min(self.count, 2)]
+        if self.count > self.told:
+            self.told = self.count
+            self._say(
+                "stopping: running trials checkpoint; Ctrl-C again stops at once"
+                if wanted == "drain"
+                else "stopping at once"
+            )
+        return wanted
+
+
+class Wishes:
+    """Several reasons to stop as one, which remembers the one that came first."""
+
+    def __init__(self, sources: Mapping[str, Callable[[], str]]) -> None:
+        self._sources = sources
+        self.first = ""
+
+    def wish(self) -> str:
+        """The strongest wish now, as Steering's `stop` asks it."""
+        wishes = {name: source() for name, source in self._sources.items()}
+        named = [name for name, wanted in wishes.items() if wanted]
+        self.first = self.first or (named[0] if named else "")
+        return max(wishes.values(), key=("", "drain", "now").index)
 
 
 @click.command()
@@ -50,8 +83,17 @@ class Interrupts:
 @click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
 @click.option("--salvage", is_flag=True, help="Set damaged journal records aside and go on.")
 @click.option("--plain", is_flag=True, help="Log lines in place of the live panel.")
+@click.option(
+    "--hand-over", is_flag=True,
+    help="Go on inside batch jobs when this machine's limit of CPU time is near.",
+)  # fmt: skip
 def run(
-    path: Path, directory: Path | None, site_name: str | None, salvage: bool, plain: bool
+    path: Path,
+    directory: Path | None,
+    site_name: str | None,
+    salvage: bool,
+    plain: bool,
+    hand_over: bool,
 ) -> int:
     """Run a study, or go on with one.
 
@@ -59,40 +101,41 @@ def run(
     trials checkpoint and stops; twice stops at once.
     """
     study, folder = open_study(path, directory)
-    steering = SteeringRun(study, site_of(study, site_name), folder, salvage=salvage)
+    site = site_of(study, site_name)
+    steering = SteeringRun(study, site, folder, salvage=salvage)
     steering.open()
     try:
         tally = Tally(study.budget.trials, study.direction_sign)
-        interrupts = Interrupts()
-        interrupts.install()
         live = sys.stdout.isatty() and not plain
         view = LivePanel(tally, f"{study.name} in {folder.path}") if live else PlainLog(tally)
         for note in steering.notes:
             view.say(f"note: {note}")
-
-        def wish() -> str:
-            wanted = interrupts.wish()
-            if interrupts.count > interrupts.told:
-                interrupts.told = interrupts.count
-                view.say(
-                    "stopping: running trials checkpoint; Ctrl-C again stops at once"
-                    if wanted == "drain"
-                    else "stopping at once"
-                )
-            return wanted
-
+        interrupts = Interrupts(view.say)
+        interrupts.install(*DRAIN_SIGNALS)
+        watch = CpuWatch(site.cpu_limit, SystemClock(), view.say)
+        wishes = Wishes({"stop": interrupts.wish, "cpu": watch.wish})
         try:
-            outcome = steering.steer(stop=wish, observe=view.update)
+            outcome = steering.steer(stop=wishes.wish, observe=view.update)
         finally:
             view.close()
+        near_limit = wishes.first == "cpu" and outcome.reason == "stop"
+        # Before the lock is given back: `logs -f` reads until then.
+        report(outcome, study.direction_sign, folder.path, "cpu" if near_limit else outcome.reason)
     finally:
         steering.close()
-    report(outcome, study.direction_sign, folder.path)
+    if near_limit and hand_over and site.batch and may_chain(steering.planned, site):
+        longest = chain_length(steering.planned, site, None)
+        job = begin_chain(folder, steering.planned, site, longest)
+        click.echo(f"job {job} goes on with it")
     return outcome.exit_code
 
 
-def report(outcome: Outcome, sign: int, folder: Path) -> None:
-    """The last lines of a run."""
+def report(outcome: Outcome, sign: int, folder: Path, reason: str) -> None:
+    """The last lines of a run.
+
+    Args:
+        reason: the outcome's, or what is behind it.
+    """
     state = outcome.state
     now = state.last_at or 0.0
     states, ends = state.trial_states, state.slice_ends
@@ -111,5 +154,26 @@ def report(outcome: Outcome, sign: int, folder: Path) -> None:
     if best is not None and best.loss is not None:
         rows.insert(0, ("best", f"loss {value_text(best.loss)}, trial {best.id}"))
         rows.insert(1, ("", point_text(best.point)))
-    click.echo(REASONS.get(outcome.reason, outcome.reason))
+    click.echo(REASONS.get(reason, reason))
     echo_rows(rows)
+
+
+def site_arguments(site_name: str | None) -> list[str]:
+    """``--site`` for a process that may begin in another folder."""
+    if site_name is None:
+        return []
+    is_path = "/" in site_name or site_name.endswith((".yaml", ".yml"))
+    return ["--site", str(Path(site_name).expanduser().resolve()) if is_path else site_name]
+
+
+def require_batch(batch: bool, site: str) -> None:
+    """Refuse what needs a batch system.
+
+    Raises:
+        InputError: the site has none.
+    """
+    if not batch:
+        raise InputError(
+            f"site {site} has no batch system", key="--site", valid="a site whose scheduler is "
+            "lsf, slurm or pbs"
+        )  # fmt: skip

@@ -18,6 +18,7 @@ from hpc_hpo.cli.common import (
 )
 from hpc_hpo.results.summary import summary
 from hpc_hpo.results.table import strict_json
+from hpc_hpo.steerer.chain import read_chain
 
 #: What a study's state means to its user.
 MEANING = {
@@ -39,6 +40,10 @@ def status(path: Path, as_json: bool) -> None:
     """
     view = open_study(path)
     found = summary(view.folder, view.state, view.study, time.time())
+    chain = read_chain(view.folder)
+    found["chain"] = chain and {
+        "jobs": chain.jobs, "max_jobs": chain.max_jobs, "closed": chain.closed or None,
+    }  # fmt: skip
     if as_json:
         click.echo(strict_json(found, indent=2))
         return
@@ -58,6 +63,13 @@ def _headline(found: dict[str, Any]) -> str:
     return text
 
 
+def _chain_text(chain: dict[str, Any]) -> str:
+    text = f"{len(chain['jobs'])} of at most {chain['max_jobs']} submitted to steer the study"
+    if chain["closed"]:
+        return f"{text}; no further one: {chain['closed']}"
+    return f"{text}; the newest is {chain['jobs'][-1]}" if chain["jobs"] else text
+
+
 def _counts(counts: dict[str, int], words: list[str]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in words if counts[word]) or "none yet"
 
@@ -72,6 +84,8 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
     if best:
         rows["best"] = f"loss {value_text(best['loss'])}, trial {best['trial']}"
         rows[""] = point_text(best["point"])
+    if found["chain"]:
+        rows["jobs"] = _chain_text(found["chain"])
     if found["state"] == "new":
         return rows
     blocks = found["blocks"]

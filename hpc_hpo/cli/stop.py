@@ -10,6 +10,7 @@ from hpc_hpo.cli.common import find_study, path_argument
 from hpc_hpo.clock import Clock, SystemClock
 from hpc_hpo.folder import StudyFolder, steering_alive
 from hpc_hpo.fsio import storage_error, write_atomic
+from hpc_hpo.steerer.chain import read_chain, waiting_job
 
 _POLL_S = 0.25
 
@@ -28,12 +29,22 @@ def stop(path: Path, wait: bool) -> None:
     if holder is None:
         # A request left behind would end the next run as it begins.
         click.echo(f"{folder.path}: nobody is running this study")
+        if waiting_job(read_chain(folder)) is not None:
+            cancel_chain(folder)
         return
     request_stop(folder)
     click.echo(f"{folder.path}: asked process {holder['pid']} on {holder['host']} to stop")
     if wait:
         wait_until_stopped(folder, clock)
         click.echo("it has stopped")
+
+
+def cancel_chain(folder: StudyFolder) -> None:
+    """Cancel the jobs that were to go on with the study."""
+    from hpc_hpo.steerer.batch import stop_chain
+
+    cancelled = stop_chain(folder, "stopped")
+    click.echo(f"cancelled: job {' and '.join(cancelled)}" if cancelled else "no job waits for it")
 
 
 def request_stop(folder: StudyFolder) -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from parsl.providers import LocalProvider
 
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.fsio import tail_of
-from hpc_hpo.pilot.executor import BlockExecutor
+from hpc_hpo.pilot.blocks import JobSeen
+from hpc_hpo.pilot.executor import BlockExecutor, gpu_shares
 
 
 @dataclass
@@ -30,7 +32,7 @@ class LocalBlocks:
     heartbeat_threshold_s: int = 6
     worker_init: str = ""
     gpus_per_worker: int = 0
-    poll_s: float = 0.5
+    look_s: float = 0.5
     nodes: int = 1
 
     def executor(self, folder: StudyFolder, run: int) -> BlockExecutor:
@@ -46,30 +48,29 @@ class LocalBlocks:
                 "--dir", str(folder.path), "--run", str(run), "--block", block,
                 "--workers", str(self.workers_per_node), *walltime,
                 "--kill-grace", repr(self.kill_grace_s), "--term-grace", repr(self.kill_grace_s),
-                "--poll", repr(self.poll_s), "--",
+                "--poll", repr(self.look_s), "--",
             ]  # fmt: skip
 
         return BlockExecutor(
             supervise, sys.executable, label="pool", provider=provider, address=self.address,
             max_workers_per_node=self.workers_per_node, cores_per_worker=1e-3,
-            available_accelerators=self.gpu_shares(),
+            available_accelerators=gpu_shares(self.workers_per_node, self.gpus_per_worker),
             heartbeat_period=self.heartbeat_period_s,
             heartbeat_threshold=self.heartbeat_threshold_s, encrypted=True,
         )  # fmt: skip
 
-    def gpu_shares(self) -> list[str]:
-        """For each worker of a node, the GPUs that it alone sees (CUDA_VISIBLE_DEVICES)."""
-        size = self.gpus_per_worker
-        if size == 0:
-            return []
-        return [
-            ",".join(str(gpu) for gpu in range(worker * size, (worker + 1) * size))
-            for worker in range(self.workers_per_node)
-        ]
-
-    def alive(self, executor: BlockExecutor, jobs: list[str]) -> dict[str, bool]:
+    def states(self, executor: BlockExecutor, jobs: list[str], hurry: bool) -> dict[str, JobSeen]:
+        """See BlockSource; asking costs nothing here."""
+        now = time.time()
         statuses = executor.blocks_from.status(jobs)
-        return {job: not s.terminal for job, s in zip(jobs, statuses, strict=True)}
+        return {
+            job: JobSeen("gone" if status.terminal else "running", now)
+            for job, status in zip(jobs, statuses, strict=True)
+        }
+
+    def room(self, wanted: int, waiting: int, running: int) -> int:
+        """See BlockSource; a machine of one's own has no queue."""
+        return wanted
 
     def complaint(self, executor: BlockExecutor, job: str) -> str:
         script = executor.blocks_from.resources[job]["script_path"]

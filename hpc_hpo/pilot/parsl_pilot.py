@@ -5,111 +5,75 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from hpc_hpo.errors import PilotError
+from hpc_hpo.errors import HpoError, PilotError
 from hpc_hpo.folder import StudyFolder
-from hpc_hpo.fsio import from_json, storage_error, to_json
-from hpc_hpo.model import SliceEnd, SliceOutcome, SliceRequest
+from hpc_hpo.fsio import storage_error, to_json
+from hpc_hpo.model import SliceOutcome, SliceRequest
 from hpc_hpo.pilot.base import Capacity
-from hpc_hpo.pilot.executor import BlockExecutor, log_parsl_to
+from hpc_hpo.pilot.blocks import RELEASED, STOPPED, Block, BlockSource, JobSeen
+from hpc_hpo.pilot.executor import log_parsl_to
+from hpc_hpo.pilot.flights import Flights
+from hpc_hpo.pilot.patience import Patience
 from hpc_hpo.pilot.policy import Limits, LiveBlock, decide
-from hpc_hpo.pilot.spool import SliceKey, SliceLog, SpoolReader
+from hpc_hpo.pilot.spool import SpoolReader
 
 #: Blocks in a row that end without ever registering a worker before the pilot gives up.
 MAX_STILLBORN = 3
-#: Reason of a block that was cancelled because it was not needed any more.
-RELEASED = "released"
 #: How long `stop` waits for cancelled jobs to be gone, in seconds.
 STOP_WAIT_S = 15.0
+#: A successor is requested at the earliest when this share of a block is left.
+LEAD_SHARE = 0.9
+#: Submissions refused in a row, for a reason that stays, before the pilot gives up.
+MAX_REFUSALS = 3
+#: How long a scheduler may be out of reach before the pilot gives up, in seconds.
+OUTAGE_S = 6 * 3600.0
+#: Waits between submissions that fail: the first, and the longest, in seconds.
+RETRY_S = (5.0, 600.0)
 
-
-class BlockSource(Protocol):
-    """How one kind of site gets blocks; one file a kind (local.py, ...)."""
-
-    #: nodes of a block, workers on a node, blocks at one time
-    nodes: int
-    workers_per_node: int
-    max_blocks: int
-    #: seconds a block lasts; None = without end
-    walltime_s: float | None
-    #: seconds between two looks at the scheduler
-    poll_s: float
-
-    def executor(self, folder: StudyFolder, run: int) -> BlockExecutor:
-        """The executor with its provider, not started."""
-
-    def alive(self, executor: BlockExecutor, jobs: list[str]) -> dict[str, bool]:
-        """Of each job, whether the scheduler still runs or queues it."""
-
-    def script_folder(self, folder: Path) -> Path:
-        """`folder`, or another name of it that the provider can handle."""
-
-    def complaint(self, executor: BlockExecutor, job: str) -> str:
-        """What a job that never came up has printed, for the error message."""
-
-
-@dataclass
-class _Block:
-    """What the pilot remembers of a block; times in seconds since the epoch."""
-
-    id: str
-    job: str
-    requested: float
-    state: str = "requested"
-    started: float | None = None
-    deadline: float = math.inf
-    ended: float | None = None
-    workers: int = 0
-    nodes_ended: int = 0
-    nodes_started: int = 0
-    reason: str | None = None
-    connected: bool = False  #: a manager of it has registered
-
-
-@dataclass
-class _Flight:
-    """A slice between submit and its outcome."""
-
-    request: SliceRequest
-    future: Future[SliceOutcome] = field(default_factory=Future)
-    suspect: str | None = None  #: Parsl's word for why it believes the slice lost
+log = logging.getLogger(__name__)
 
 
 class ParslPilot:
-    """See base.Pilot."""
+    """See base.Pilot.
+
+    Args:
+        folder: the study's.
+        source: of the blocks.
+        leftovers: jobs of earlier runs, which are cancelled at the start.
+    """
 
     def __init__(
-        self, folder: StudyFolder, source: BlockSource, now: Callable[[], float] = time.time
-    ) -> None:
+        self, folder: StudyFolder, source: BlockSource, now: Callable[[], float] = time.time,
+        leftovers: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._folder = folder
         self._source = source
         self._now = now
+        self._leftovers = list(leftovers)
         self._run = 0
-        self._blocks: dict[str, _Block] = {}
-        self._flights: dict[SliceKey, _Flight] = {}
-        self._lock = threading.Lock()
-        self._log = SliceLog(folder.spool)
+        self._blocks: dict[str, Block] = {}
         self._nodes = SpoolReader(folder.spool)
         self._demand = 0
         self._connected: dict[str, int] = {}
         self._tasks: dict[str, int] = {}
+        self._held: set[str] = set()
         self._next_look = 0.0
         self._stillborn = 0
         self._lead_s = 3.0
         self._pausing = False
+        self._submissions = Patience(*RETRY_S)
         self._log_handler: logging.Handler | None = None
 
     # -- life ---------------------------------------------------------------
 
     def start(self, run: int) -> None:
         self._run = run
+        self._flights = Flights(self._folder.spool, run, self._now)
         self._executor = self._source.executor(self._folder, run)
         run_dir = self._folder.logs / "parsl" / f"r{run}"
         scripts = run_dir / "scripts"
@@ -120,36 +84,16 @@ class ParslPilot:
             self._executor.start()  # type: ignore[no-untyped-call]
         except Exception as error:
             raise PilotError(f"Parsl's executor did not start: {error}") from error
+        if self._leftovers:
+            self._executor.blocks_from.cancel(self._leftovers)
 
     def submit(self, request: SliceRequest, priority: int) -> Future[SliceOutcome]:
-        key = (request["trial"], request["slice"])
-        flight = _Flight(request)
-        with self._lock:
-            self._flights[key] = flight
+        future = self._flights.add(request)
         answer = self._executor.submit_slice(
             to_json(request).encode(), priority, request.get("needs_s", 0.0)
         )
-        answer.add_done_callback(lambda done: self._arrive(key, done))
-        return flight.future
-
-    def _arrive(self, key: SliceKey, answer: Future[bytes]) -> None:
-        """Called in Parsl's result thread."""
-        error = answer.exception()
-        if error is None:
-            self._land(key, from_json(answer.result()))
-            return
-        with self._lock:
-            flight = self._flights.get(key)
-        if flight is not None:
-            # Whether the worker wrote an outcome before it died is looked up in `poll`.
-            flight.suspect = f"{type(error).__name__}: {error}"
-
-    def _land(self, key: SliceKey, outcome: SliceOutcome) -> None:
-        """Give a slice its outcome, once: Parsl's answer and the spool may both bring it."""
-        with self._lock:
-            flight = self._flights.pop(key, None)
-        if flight is not None:
-            flight.future.set_result(outcome)
+        self._flights.await_answer(request, answer)
+        return future
 
     # -- blocks ---------------------------------------------------------------
 
@@ -177,39 +121,52 @@ class ParslPilot:
         now = self._now()
         if now < self._next_look:
             return []
-        self._next_look = now + self._source.poll_s
+        self._next_look = now + self._source.look_s
         if not self._executor.interchange_alive():
             raise PilotError(
                 "Parsl's interchange process has ended; see "
                 f"{self._folder.logs / 'parsl'}. Run the same command again to go on."
             )
-        events = self._look_at_nodes()
+        events = self._look_at_nodes(now)
         self._look_at_managers()
         events += self._look_at_jobs(now)
-        self._settle_suspects()
+        self._flights.settle_suspects()
         if not self._pausing:
             events += self._resize(now)
-        return events
+        return events + self._refusals(now)
 
-    def _live(self) -> list[_Block]:
+    def _refusals(self, now: float) -> list[dict[str, Any]]:
+        """Events about outcomes that came after their slices had been given up."""
+        facts = [
+            {k: v for k, v in outcome.items() if k in ("run", "trial", "slice", "end")}
+            for outcome in self._flights.late()
+        ]
+        return [{"e": "refused", "at": now, "outcome": outcome} for outcome in facts]
+
+    def _live(self) -> list[Block]:
         return [b for b in self._blocks.values() if b.state != "ended"]
 
-    def _event(self, block: _Block, **facts: Any) -> dict[str, Any]:
+    def _event(self, block: Block, **facts: Any) -> dict[str, Any]:
         return {"e": "block", "block": f"{self._run}.{block.id}", "state": block.state, **facts}
 
-    def _look_at_nodes(self) -> list[dict[str, Any]]:
+    def _look_at_nodes(self, now: float) -> list[dict[str, Any]]:
         """What the supervisors wrote: beginnings and ends of nodes."""
         events = []
         for record in self._nodes.read(f"block-r{self._run}-*"):
-            block = self._blocks.get(record["block"])
-            if block is None:
-                continue
+            if record["block"] not in self._blocks:
+                # A requeued job's next life, if it is one of ours.
+                first = self._blocks.get(record["block"].partition(".")[0])
+                if first is None:
+                    continue
+                events += self._restart(first.job, record["block"], now)
+            block = self._blocks[record["block"]]
             if record["e"] == "node-start":
                 block.nodes_started += 1
                 block.workers += record["workers"]
                 block.started = min(block.started or record["at"], record["at"])
                 block.deadline = min(block.deadline, record["deadline"] or math.inf)
-                block.state = "running"
+                if block.state == "requested":
+                    block.state, block.noticed = "running", now
                 events.append(
                     self._event(
                         block, at=record["at"], started=block.started, workers=block.workers,
@@ -222,44 +179,83 @@ class ParslPilot:
                 block.reason = block.reason or record["reason"]
         return events
 
+    def _restart(self, job: str, block_id: str, now: float) -> list[dict[str, Any]]:
+        """A job was requeued: what it was has ended, and it is a new block."""
+        events = []
+        for block in self._blocks.values():
+            if block.job == job:
+                if block.state != "ended":
+                    block.reason = block.reason or "requeued"
+                    events += self._end(block, now)
+                block.leaving = False
+        new = self._blocks[block_id] = Block(block_id, job, now)
+        return [*events, self._event(new, at=now, job=job, requested=now)]
+
     def _look_at_managers(self) -> None:
         """Ask the interchange which workers are connected and what they have to do."""
         self._connected, self._tasks = {}, {}
+        for block in self._blocks.values():
+            block.managers = 0
         for manager in self._executor.connected_managers():
-            block = self._blocks.get(manager["block_id"])
-            if block is None or block.state == "ended" or not manager["active"]:
+            if manager["block_id"] not in self._blocks or not manager["active"]:
                 continue
+            block = self._blocks[manager["block_id"]]
+            if block.state == "ended":
+                self._hold(block)
+                continue
+            block.managers += 1
             if not block.connected:
                 block.connected = True
                 self._stillborn = 0
                 if block.started is not None:
-                    # The time from the block's start to its first worker: what a successor
-                    # needs of head start so that no worker idles between them.
-                    self._lead_s = max(1.0, self._now() - block.started)
+                    # From the request of a block to its first worker: what a successor needs of
+                    # head start so that no worker idles between them.
+                    self._lead_s = max(1.0, self._now() - block.requested)
             self._connected[block.id] = self._connected.get(block.id, 0) + manager["worker_count"]
             self._tasks[block.id] = self._tasks.get(block.id, 0) + manager["tasks"]
 
+    def _hold(self, block: Block) -> None:
+        """Give no further slices to the workers of a block that is over: they are orphans.
+
+        A node whose daemon died goes on with what it has; the scheduler has given it up.
+        """
+        if block.id not in self._held:
+            self._held.add(block.id)
+            self._executor.hold_block(block.id)
+
     def _look_at_jobs(self, now: float) -> list[dict[str, Any]]:
-        """Find the blocks that ended, and settle the slices they took with them."""
-        live = self._live()
-        alive = self._source.alive(self._executor, [b.job for b in live]) if live else {}
+        """Find the blocks that ended or were requeued, and settle the slices they took along."""
+        watched = [b for b in self._blocks.values() if b.state != "ended" or b.leaving]
+        if not watched:
+            return []
+        nodes = self._source.nodes
+        hurry = any(b.leaving or b.reason or (b.connected and b.managers < nodes) for b in watched)
+        seen = self._source.states(self._executor, [b.job for b in watched], hurry)
         events = []
-        for block in live:
-            all_nodes_over = 0 < block.nodes_started == block.nodes_ended
-            if alive.get(block.job, True) and not all_nodes_over:
+        for block in watched:
+            state, at = seen.get(block.job, JobSeen("running", 0.0))
+            if state == "gone":
+                block.leaving = False
+            elif state == "waiting" and at > block.noticed and block.state != "requested":
+                events += self._restart(block.job, block.next_start(), now)
                 continue
-            block.state = "ended"
-            block.ended = block.ended or min(now, block.deadline)
-            self._connected.pop(block.id, None)
-            events.append(
-                self._event(block, at=now, ended=block.ended, reason=block.reason or "died")
-            )
-            self._settle_block(block)
-            if not block.connected:
-                self._count_stillborn(block)
+            if block.state != "ended" and (state == "gone" or block.nodes_ended >= nodes):
+                block.leaving = state != "gone"
+                events += self._end(block, now)
         return events
 
-    def _count_stillborn(self, block: _Block) -> None:
+    def _end(self, block: Block, now: float) -> list[dict[str, Any]]:
+        """A block is over: settle what ran on it."""
+        block.state, block.noticed = "ended", now
+        block.ended = block.ended or min(now, block.deadline)
+        self._connected.pop(block.id, None)
+        event = self._event(block, at=now, ended=block.ended, reason=block.reason or "died")
+        self._flights.settle_block(block.id, block.reason or "died", block.ended)
+        if not block.connected and block.reason not in (RELEASED, STOPPED):
+            self._count_stillborn(block)
+        return [event]
+
+    def _count_stillborn(self, block: Block) -> None:
         self._stillborn += 1
         if self._stillborn >= MAX_STILLBORN:
             raise PilotError(
@@ -268,86 +264,74 @@ class ParslPilot:
                 f"{self._source.complaint(self._executor, block.job)}"
             )
 
-    def _settle_block(self, block: _Block) -> None:
-        """Every slice that began on an ended block has its outcome in the spool, or is lost."""
-        self._log.update(f"r{self._run}-b{block.id}-*")
-        for key, record in list(self._log.started.items()):
-            if record.get("block") == block.id and key in self._flights:
-                self._land(key, self._lost(key, block.reason or "died", block.ended))
-        self._settle_ended()
-
-    def _settle_ended(self) -> None:
-        for key in [k for k in self._log.ended if k in self._flights]:
-            self._land(key, self._log.ended[key])  # type: ignore[arg-type]
-
-    def _settle_suspects(self) -> None:
-        """Decide about the slices that Parsl reported lost (ManagerLost, WorkerLost, errors)."""
-        with self._lock:
-            suspects = {k: f.suspect for k, f in self._flights.items() if f.suspect}
-        if not suspects:
-            return
-        self._log.update(f"r{self._run}-*")
-        self._settle_ended()
-        for key, word in suspects.items():
-            if key in self._flights:
-                self._land(key, self._lost(key, "worker", self._now(), word))
-
-    def _lost(
-        self, key: SliceKey, reason: str, ended: float | None, word: str | None = None
-    ) -> SliceOutcome:
-        """The outcome of a slice that wrote none."""
-        begun = self._log.started.pop(key, None)
-        # A slice that went down with its manager before it began has lost nothing. Any other
-        # error counts, or workers that cannot even begin would be tried for ever.
-        unbegun = begun is None and (word or "").startswith(("ManagerLost", "WorkerLost"))
-        end = SliceEnd.DECLINED if unbegun else SliceEnd.LOST
-        outcome = SliceOutcome(
-            run=self._run, trial=key[0], slice=key[1], end=end.value, reason=reason
-        )
-        if begun is not None:
-            outcome["started"], outcome["ended"] = begun["at"], ended or begun["at"]
-            outcome["block"], outcome["worker"] = begun["block"], begun["worker"]
-            outcome["host"] = begun["host"]
-        if word is not None:
-            outcome["error"] = {"kind": "lost", "message": word}
-        return outcome
-
     def _resize(self, now: float) -> list[dict[str, Any]]:
         """Request and release blocks as the policy says."""
-        with self._lock:
-            needs = [f.request.get("needs_s", 0.0) for f in self._flights.values()]
+        walltime = self._source.walltime_s or math.inf
         limits = Limits(
             self._source.max_blocks,
             self._source.nodes * self._source.workers_per_node,
-            self._lead_s,
-            min(needs, default=0.0),
+            min(self._lead_s, LEAD_SHARE * walltime),
+            min(self._flights.needs(), default=0.0),
         )
         live = [
             LiveBlock(
                 b.id, b.state == "running", b.deadline - now,
                 b.connected and self._tasks.get(b.id, 0) == 0,
             )
-            for b in self._live()
-            if b.reason != RELEASED
+            for b in self._blocks.values()
+            if (b.state != "ended" or b.ended_early) and b.reason != RELEASED
         ]  # fmt: skip
         decision = decide(live, self._demand, limits)
         for block_id in decision.release:
             self._cancel([self._blocks[block_id]], RELEASED)
-        return [self._request_block(now) for _ in range(decision.request)]
+        if decision.request == 0 or not self._submissions.ready(now):
+            return []
+        waiting = sum(1 for b in self._live() if b.state == "requested")
+        running = len(self._live()) - waiting + sum(b.leaving for b in self._blocks.values())
+        events = []
+        for _ in range(self._source.room(decision.request, waiting, running)):
+            event = self._request_block(now)
+            if event is None:
+                break
+            events.append(event)
+        return events
 
-    def _request_block(self, now: float) -> dict[str, Any]:
+    def _request_block(self, now: float) -> dict[str, Any] | None:
+        """Submit a block; None when the scheduler does not take it now."""
         try:
             block_id, job = self._executor.launch_block()
+        except HpoError as error:
+            if not isinstance(error, PilotError):
+                raise
+            self._refused(error, now)
+            return None
         except Exception as error:
             # Parsl's ScriptPathError hides the OSError of a full disk in `reason`.
             reason = getattr(error, "reason", None)
             if isinstance(reason, OSError):
                 raise storage_error(self._folder.logs, reason) from error
             raise PilotError(f"the scheduler took no block: {error}") from error
-        block = self._blocks[block_id] = _Block(block_id, job, now)
+        if self._submissions.failures:
+            log.warning("the scheduler takes blocks again")
+        self._submissions.succeeded()
+        block = self._blocks[block_id] = Block(block_id, job, now)
         return self._event(block, at=now, job=job, requested=now)
 
-    def _cancel(self, blocks: list[_Block], reason: str) -> None:
+    def _refused(self, error: PilotError, now: float) -> None:
+        """Try again later, and say so once; give up when it cannot help, or has not for long.
+
+        While blocks run, nothing is given up.
+        """
+        self._submissions.failed(now)
+        since = self._submissions.since or now
+        lasting = not error.transient and self._submissions.failures >= MAX_REFUSALS
+        if (lasting or now - since > OUTAGE_S) and not self._live():
+            raise error
+        if self._submissions.failures == 1:
+            log.warning("%s\n  It is tried again later.", error)
+
+    def _cancel(self, blocks: list[Block], reason: str) -> bool:
+        """Ask the scheduler to end blocks; whether it will."""
         for block in blocks:
             block.reason = block.reason or reason
             self._connected.pop(block.id, None)
@@ -355,40 +339,42 @@ class ParslPilot:
                 # Without the file (disk full) the block only takes its grace to end.
                 with contextlib.suppress(OSError):
                     self._folder.release_file(self._run, block.id).touch()
-        self._executor.blocks_from.cancel([b.job for b in blocks])
+        return all(self._executor.blocks_from.cancel([b.job for b in blocks]))
 
     # -- the end ---------------------------------------------------------------
 
     def stop(self) -> list[dict[str, Any]]:
-        live = self._live()
-        if live:
-            with self._lock:
-                busy = bool(self._flights)
-            self._cancel(live, "stopped" if busy else RELEASED)
         events: list[dict[str, Any]] = []
+        live = self._live()
+        cancelled = not live or self._cancel(live, STOPPED if self._flights else RELEASED)
+        if cancelled:
+            for block in live:
+                if block.state == "requested":
+                    # It never ran, and the scheduler has taken it out of the queue.
+                    events += self._end(block, self._now())
         end = time.monotonic() + STOP_WAIT_S
         while self._live() and time.monotonic() < end:
-            events += self._look_at_nodes()
+            events += self._look_at_nodes(self._now())
             with contextlib.suppress(PilotError):
                 events += self._look_at_jobs(self._now())
-            time.sleep(0.05)
-        self._log.update(f"r{self._run}-*")
-        self._settle_ended()
-        for key in list(self._flights):
-            if key in self._log.started:
-                self._land(key, self._lost(key, "steering", self._now()))
-            else:
-                self._land(
-                    key,
-                    SliceOutcome(
-                        run=self._run, trial=key[0], slice=key[1], end=SliceEnd.DECLINED.value
-                    ),
-                )
+            time.sleep(0.1)
+        self._flights.settle_all()
+        events += self._refusals(self._now())
         self._executor.shutdown()
         if self._log_handler is not None:
             logging.getLogger("parsl").removeHandler(self._log_handler)
             self._log_handler.close()
-        self._folder.stop_file(self._run).unlink(missing_ok=True)
+        self._tidy(cancelled)
+        return events
+
+    def _tidy(self, cancelled: bool) -> None:
+        """Remove the requests to blocks, unless some may still have to read them."""
+        stop_file = self._folder.stop_file(self._run)
+        if cancelled:
+            stop_file.unlink(missing_ok=True)
+        else:
+            log.warning("the scheduler cancelled nothing; the blocks end when they start")
+            stop_file.touch()
         for block in self._blocks:
             self._folder.release_file(self._run, block).unlink(missing_ok=True)
-        return events
+            self._folder.signal_file(self._run, block).unlink(missing_ok=True)

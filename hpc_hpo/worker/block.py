@@ -4,15 +4,17 @@ It is what a block runs on each of its nodes, around Parsl's worker pool::
 
     python -m hpc_hpo.worker.block --dir STUDY --run 1 --block 0 --walltime 7200 ... -- POOL ARGS
 
-- It knows the block's end and hands it to the workers (``HPC_HPO_BLOCK_END``) and to Parsl's
-  manager (``--drain_period``), whose registration carries it to the interchange.
-- A stop request (a file in the study folder) and the scheduler's warning signals become one
-  *notice*, a node-local file with a deadline and a reason. Workers look at that file only, so
-  the shared file system is asked once a node, not once a worker.
-- Where no batch system ends the block (site ``local``), it does so itself: TERM at the
-  walltime, KILL after the grace, to every process below it.
-- A block that is cancelled because nothing runs on it any more (a release file says so) ends at
-  once; any other TERM leaves the slices a moment.
+- It knows the block's end (deadline.py) and hands it to the workers (``HPC_HPO_BLOCK_END``) and
+  to Parsl's manager (``--drain_period``), whose registration carries it to the interchange.
+- A stop request (a file in the study folder) and the scheduler's signals, its own or those that
+  the job script got and left in a file, become one *notice*, a node-local file with a deadline
+  and a reason. Workers look at that file only, so the shared file system is asked once a node,
+  not once a worker.
+- It ends the block at its walltime itself, which is all there is on site ``local``: TERM, and
+  KILL after the grace, to every process below it.
+- The warning that the scheduler sends ahead of an end that is known already changes nothing; an
+  unexpected one means preemption. TERM leaves the slices a moment.
+- A block that is not needed any more (a release file says so) ends at once.
 - Whatever the pool leaves behind is killed; as a child subreaper the supervisor inherits
   processes whose parents died.
 """
@@ -39,6 +41,7 @@ import psutil
 
 from hpc_hpo.errors import StorageError
 from hpc_hpo.fsio import SealedWriter, seal
+from hpc_hpo.worker.deadline import block_name, find_end, find_start
 
 #: Linux prctl(2): orphaned descendants become this process's children.
 PR_SET_CHILD_SUBREAPER = 36
@@ -46,6 +49,8 @@ PR_SET_CHILD_SUBREAPER = 36
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 #: A stop request's slices may take this long to checkpoint, if the block lasts.
 STOP_GRACE_S = 120.0
+#: Slurm may send its warning this much earlier than asked (sbatch --signal); some slack with it.
+WARNS_EARLY_S = 75.0
 #: What a stop file says to the blocks of a dead steering process: nobody collects their results.
 LEAVE = "leave"
 #: Their slices get this long to checkpoint, in seconds.
@@ -59,12 +64,16 @@ def become_subreaper() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def kill_descendants(grace_s: float) -> None:
-    """TERM every process below this one, KILL after `grace_s` what is left; reap them."""
+def kill_descendants(grace_s: float, pool: int = 0) -> None:
+    """TERM every process below this one, KILL after `grace_s` what is left; reap them.
+
+    Args:
+        pool: process id of the worker pool, which is deaf to TERM and killed at once.
+    """
     children = psutil.Process().children(recursive=True)
     for process in children:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
+            process.kill() if process.pid == pool else process.terminate()
     end = time.monotonic() + grace_s
     while children and time.monotonic() < end:
         _, children = psutil.wait_procs(children, timeout=0.05)
@@ -82,21 +91,25 @@ class Supervisor:
     def __init__(self, options: argparse.Namespace, command: Sequence[str]) -> None:
         self.options = options
         self.command = list(command)
-        self.start = time.time()
-        self.end = self.start + options.walltime if options.walltime else None
+        self.block = block_name(options.block, os.environ)
+        self.start = find_start(os.environ, time.time())
+        self.end = find_end(os.environ, options.walltime, self.start)
         self.stop_file = Path(options.dir) / "control" / f"stop-r{options.run}"
-        self.release_file = self.stop_file.with_name(f"release-r{options.run}-b{options.block}")
+        self.release_file = self.stop_file.with_name(f"release-r{options.run}-b{self.block}")
+        self.signal_file = self.stop_file.with_name(f"signal-r{options.run}-b{options.block}")
+        self.signal_read = ("", "")
         self.signalled: int | None = None
         self.notice_deadline: float | None = None
+        self.notice_reason = ""
         self.scratch = Path(tempfile.mkdtemp(prefix="hpc-hpo-"))
         self.notice = self.scratch / "notice.json"
-        name = f"block-r{options.run}-b{options.block}-{socket.gethostname()}-{os.getpid()}.jsonl"
+        name = f"block-r{options.run}-b{self.block}-{socket.gethostname()}-{os.getpid()}.jsonl"
         self.spool = SealedWriter(Path(options.dir) / "spool" / name)
         self.next_look = 0.0
 
     def record(self, event: str, **facts: object) -> None:
         """Leave a line about this node for the steering process."""
-        line = {"e": event, "run": self.options.run, "block": self.options.block}
+        line = {"e": event, "run": self.options.run, "block": self.block}
         self.spool.append(seal({**line, "host": socket.gethostname(), "at": time.time(), **facts}))
 
     def warn_slices(self, reason: str, deadline: float) -> None:
@@ -105,7 +118,7 @@ class Supervisor:
             deadline = min(deadline, self.end)
         if self.notice_deadline is not None and self.notice_deadline <= deadline:
             return
-        self.notice_deadline = deadline
+        self.notice_deadline, self.notice_reason = deadline, reason
         temporary = self.notice.with_suffix(".tmp")
         temporary.write_text(json.dumps({"deadline": deadline, "reason": reason}))
         os.replace(temporary, self.notice)
@@ -117,7 +130,7 @@ class Supervisor:
     def pool_environment(self) -> dict[str, str]:
         """What the workers learn about their block."""
         environment = dict(os.environ)
-        environment["HPC_HPO_BLOCK"] = str(self.options.block)
+        environment["HPC_HPO_BLOCK"] = self.block
         environment["HPC_HPO_NOTICE"] = str(self.notice)
         if self.end is not None:
             environment["HPC_HPO_BLOCK_END"] = repr(self.end)
@@ -129,6 +142,8 @@ class Supervisor:
         for number in WARNINGS:
             signal.signal(number, self.on_signal)
         command = list(self.command)
+        if self.block != self.options.block:
+            command.append(f"--block_id={self.block}")  # the last of an option counts
         if self.end is not None:
             # Whole seconds only; workers decline what no longer fits, to the fraction.
             command.append(f"--drain_period={max(1, int(self.end - time.time()))}")
@@ -150,30 +165,50 @@ class Supervisor:
             # On a full disk the scheduler's word has to do; the clean-up comes in any case.
             with contextlib.suppress(StorageError):
                 self.record("node-end", reason=reason, status=pool.returncode)
-            kill_descendants(self.options.kill_grace)
+            kill_descendants(self.options.kill_grace, pool.pid)
             shutil.rmtree(self.scratch, ignore_errors=True)
         return pool.returncode if reason == "pool-failed" else 0
 
     def look_around(self) -> str:
         """Act on what happened; the reason to end the block now, or "ended" to go on."""
         now = time.time()
+        if now >= self.next_look:
+            self.next_look = now + self.options.poll
+            if self.release_file.exists():
+                return "released"
+            if self.stop_file.exists():
+                leave = self.stop_file.read_text() == LEAVE
+                self.warn_slices("stop", now + (LEAVE_GRACE_S if leave else STOP_GRACE_S))
+            self.read_signal_file()
         if self.signalled is not None:
             number, self.signalled = self.signalled, None
             final = number in (signal.SIGTERM, signal.SIGINT)
             if final and self.release_file.exists():
                 return "released"
-            grace = self.options.term_grace if final else self.options.warn_grace
-            self.warn_slices("preempted", now + grace)
-        if now >= self.next_look:
-            self.next_look = now + self.options.poll
-            if self.stop_file.exists():
-                leave = self.stop_file.read_text() == LEAVE
-                self.warn_slices("stop", now + (LEAVE_GRACE_S if leave else STOP_GRACE_S))
+            if final:
+                self.warn_slices("preempted", now + self.options.term_grace)
+            elif not self.expects_warning(now):
+                self.warn_slices("preempted", now + self.options.warn_grace)
         if self.end is not None and now >= self.end and self.options.enforce:
             return "walltime"
         if self.notice_deadline is not None and now >= self.notice_deadline:
-            return "noticed"
+            return self.notice_reason
         return "ended"
+
+    def expects_warning(self, now: float) -> bool:
+        """Whether a warning at this time is that of the end which is known."""
+        return self.end is not None and self.end - now <= self.options.warn_grace + WARNS_EARLY_S
+
+    def read_signal_file(self) -> None:
+        """Take a signal that reached the job script as if it had come here."""
+        try:
+            name, _, at = self.signal_file.read_text().strip().partition(" ")
+        except FileNotFoundError:
+            return
+        # A requeued job finds what its former life was sent.
+        if (name, at) != self.signal_read and at.isdigit() and int(at) >= int(self.start):
+            self.signal_read = (name, at)
+            self.signalled = signal.Signals[f"SIG{name}"]
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -187,7 +222,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--enforce", action="store_true", help="end the block at its walltime")
     parser.add_argument("--kill-grace", type=float, default=1.0, help="seconds TERM to KILL")
     parser.add_argument("--term-grace", type=float, default=1.0, help="seconds left after a TERM")
-    parser.add_argument("--warn-grace", type=float, default=60.0, help="... after a warning")
+    parser.add_argument(
+        "--warn-grace", type=float, default=60.0,
+        help="... after a warning; also how long before a known end one is expected",
+    )  # fmt: skip
     parser.add_argument("--poll", type=float, default=1.0, help="seconds between stop-file looks")
     split = list(arguments).index("--")
     return parser.parse_args(list(arguments)[:split]), list(arguments)[split + 1 :]

@@ -94,21 +94,28 @@ class Watch:
         self._node, self._clock, self._told_to_end = node, clock, told_to_end
         self._next_look = 0.0
         self._told = False
+        self._hasty = False
         self.deadline = node.block_end
         self.stop: Stop | None = None
 
     def look(self) -> Stop | None:
         """The stop request in force, if any; it stays in force."""
         now = self._clock.now()
-        if not self._told and self._told_to_end():
-            self._told = True
-            self._take(Stop("stop", now + TERM_ALLOWS_S))
         # Looked for even after the first: a preemption may shorten the time a stop has left.
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY_S
             notice = self._node.read_notice()
             if notice is not None:
+                if self._hasty:
+                    # The TERM was the scheduler's, to all processes; the supervisor knows better
+                    # how long there is.
+                    self._hasty, self.deadline = False, self._node.block_end
                 self._take(notice)
+        if not self._told and self._told_to_end():
+            self._told = True
+            if self.stop is None:
+                self._hasty = True
+                self._take(Stop("stop", now + TERM_ALLOWS_S))
         return self.stop
 
     def _take(self, stop: Stop) -> None:
@@ -116,7 +123,7 @@ class Watch:
             self.deadline = (
                 stop.deadline if self.deadline is None else min(self.deadline, stop.deadline)
             )
-        # The first reason stands: a TERM that follows a notice of preemption is part of it.
+        # The first reason stands.
         reason = stop.reason if self.stop is None else self.stop.reason
         self.stop = Stop(reason, self.deadline)
 

@@ -126,4 +126,7 @@ def main(channel_fd: int) -> None:
     runner = Runner(Channel(socket.socket(fileno=channel_fd)))
     os.register_at_fork(after_in_child=runner.forget_channel)
     signal.signal(signal.SIGUSR1, runner.on_signal)
+    # A scheduler may send TERM to every process of a job: the worker, which gets it too, knows
+    # how long there is and asks the objective to stop.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     runner.serve()

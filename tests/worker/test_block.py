@@ -39,7 +39,7 @@ while True:
 def node(tmp_path):
     started = []
 
-    def start(*options, pool=POOL):
+    def start(*options, pool=POOL, **job):
         for room in ("spool", "control", "out"):
             (tmp_path / room).mkdir(exist_ok=True)
         (tmp_path / "pool.py").write_text(pool)
@@ -49,7 +49,7 @@ def node(tmp_path):
                 "--block", "7", "--workers", "2", "--kill-grace", "0.2", "--poll", "0.1",
                 *options, "--", sys.executable, str(tmp_path / "pool.py"), str(tmp_path / "out"),
             ],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), **job},
         )  # fmt: skip
         started.append(process)
         return process
@@ -132,3 +132,58 @@ def test_that_a_pool_that_fails_is_reported(node, tmp_path):
     assert process.wait(20) == 3
     assert records(tmp_path)[-1]["reason"] == "pool-failed"
     assert records(tmp_path)[-1]["status"] == 3
+
+
+def test_that_a_signal_left_by_the_job_script_counts_as_one_of_ours(node, tmp_path):
+    process = node("--term-grace", "1.5")
+    read_when_there(tmp_path / "out" / "pool.json", process)
+    (tmp_path / "control" / "signal-r1-b7").write_text(f"TERM {int(time.time()) + 1}\n")
+    notice = read_when_there(tmp_path / "out" / "notice.json", process)
+    assert notice["reason"] == "preempted"
+    assert process.wait(20) == 0
+    assert records(tmp_path)[-1]["reason"] == "preempted"
+
+
+def test_that_what_a_requeued_job_s_former_life_was_sent_does_not_count(node, tmp_path):
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "signal-r1-b7").write_text(f"TERM {int(time.time()) - 60}\n")
+    process = node("--walltime", "3", "--enforce", HPC_HPO_RESTART="1")
+    seen = read_when_there(tmp_path / "out" / "pool.json", process)
+    assert process.wait(20) == 0
+    assert "--block_id=7.1" in seen["argv"], "its managers are those of a new block"
+    (spool,) = (tmp_path / "spool").glob("block-r1-b7.1-*")
+    reasons = [record.get("reason") for _, record in read_sealed(spool)]
+    assert reasons == [None, "walltime"]
+
+
+def test_that_the_warning_of_an_end_that_is_known_changes_nothing(node, tmp_path):
+    process = node("--walltime", "3", "--enforce", "--warn-grace", "2")
+    read_when_there(tmp_path / "out" / "pool.json", process)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(20) == 0
+    assert not (tmp_path / "out" / "notice.json").exists()
+    assert records(tmp_path)[-1]["reason"] == "walltime"
+
+
+def test_that_a_warning_long_before_the_known_end_means_preemption(node, tmp_path):
+    process = node("--walltime", "3600", "--enforce", "--warn-grace", "1")
+    read_when_there(tmp_path / "out" / "pool.json", process)
+    process.send_signal(signal.SIGUSR1)
+    assert read_when_there(tmp_path / "out" / "notice.json", process)["reason"] == "preempted"
+    assert process.wait(20) == 0
+
+
+def test_that_a_scheduler_that_leaves_less_time_than_was_asked_for_is_believed(node, tmp_path):
+    left = f"{int(time.time())} 0:03"
+    process = node("--walltime", "3600", "--enforce", HPC_HPO_TIME_LEFT=left)
+    read_when_there(tmp_path / "out" / "pool.json", process)
+    assert process.wait(20) == 0
+    assert records(tmp_path)[-1]["reason"] == "walltime"
+
+
+def test_that_a_release_needs_no_signal(node, tmp_path):
+    process = node()
+    read_when_there(tmp_path / "out" / "pool.json", process)
+    (tmp_path / "control" / "release-r1-b7").touch()
+    assert process.wait(20) == 0
+    assert records(tmp_path)[-1]["reason"] == "released"

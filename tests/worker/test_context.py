@@ -230,6 +230,24 @@ def test_that_a_worker_told_to_end_leaves_less_than_a_second(
     assert told.look() == stop, "the deadline does not move on"
 
 
+def test_that_a_term_to_all_processes_leaves_as_long_as_the_supervisor_says(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    notice = tmp_path / "notice.json"
+    told = watch(clock, notice, end=5000.0, told_to_end=lambda: True)
+    assert told.look() == Stop("stop", pytest.approx(1000.8))
+    notice.write_text('{"deadline": 1007.5, "reason": "preempted"}')
+    clock.sleep(0.2)
+    assert told.look() == Stop("stop", 1007.5)
+
+
+def test_that_a_term_after_a_notice_changes_nothing(tmp_path: Path, clock: ManualClock) -> None:
+    notice = tmp_path / "notice.json"
+    notice.write_text('{"deadline": 1007.5, "reason": "preempted"}')
+    told = watch(clock, notice, end=5000.0, told_to_end=lambda: True)
+    assert told.look() == Stop("preempted", 1007.5)
+
+
 def test_that_the_environment_of_a_block_is_read() -> None:
     node = Node.from_env(
         {

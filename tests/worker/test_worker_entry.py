@@ -149,6 +149,20 @@ def test_that_a_worker_told_to_end_pauses_spools_and_ends(bench: Bench) -> None:
         finish(pool)
 
 
+def test_that_an_objective_survives_a_term_to_all_processes_of_its_job(bench: Bench) -> None:
+    bench.objective(LOOP)
+    pool = start_pool(bench)
+    try:
+        ask(pool, bench.request())
+        runner = int(wait_for(lambda: (bench.trial / "pid").exists() and _text(bench)))
+        for process in (runner, pool.pid):
+            os.kill(process, signal.SIGTERM)
+        assert pool.wait(5) == -signal.SIGTERM
+        assert bench.spooled()[-1]["end"] == "paused", "it could still checkpoint"
+    finally:
+        finish(pool)
+
+
 def test_that_a_worker_told_to_end_kills_a_slice_that_does_not_pause(bench: Bench) -> None:
     bench.objective(LOOP)
     pool = start_pool(bench)

@@ -1,0 +1,1 @@
+"""Where the steering process lives: in the background of a login node, or inside batch jobs."""
