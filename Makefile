@@ -1,5 +1,5 @@
 # make demo    a real study from end to end, through blocks that die at their walltime
-# make test    the tests (make test-slow: the long ones)
+# make test    the tests (make test-slow: the long ones; make test-batch: on batch systems)
 # make lint    ruff and mypy
 # make clean   remove the virtual environment and everything made by these
 #
@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 JOB := jobs/digits
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-batch lint clean
 .DELETE_ON_ERROR:
 
 # A fresh study folder each time: an old one would only be found finished.
@@ -32,7 +32,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not batch" $(PYTEST_ARGS)
+
+test-batch: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m batch $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -88,9 +88,7 @@ def ours(folder: Path, lengths: list[float]) -> dict[str, float]:
             "blocks": {"nodes": 2, "workers_per_node": WORKERS, "walltime": "1m", "max": 2},
         }
         begun = time.time()
-        state = run_study(
-            folder / "study", spec, OBJECTIVE.replace("LENGTHS", repr(lengths))
-        ).state
+        state = run_study(folder / "study", spec, OBJECTIVE.replace("LENGTHS", repr(lengths))).state
         took = time.time() - begun
         cluster.wait(lambda: not cluster.queue())
         assert state.trial_states["completed"] == len(lengths)

@@ -131,9 +131,9 @@ def test_that_a_study_which_is_done_says_so_at_once(desk: Desk) -> None:
 def test_that_steering_ends_in_order_before_the_limit_of_cpu_time(desk: Desk) -> None:
     desk.write(trials=20)
     site = desk.folder / "strict.yaml"
-    site.write_text("{name: strict, extends: local, cpu_limit: {warn: 1s, kill: 2s}}\n")
+    site.write_text("{name: strict, extends: local, cpu_limit: {warn: 0.4s, kill: 1s}}\n")
     said = desk("run", "study.yaml", "--site", "strict.yaml", "--hand-over", code=3)
-    assert "slows a process down at 1s and kills it at 2s" in said
+    assert "slows a process down at 0.4s and kills it at 1s" in said
     assert "stopped before this machine's limit of CPU time" in said
     assert desk.status()["trials"]["running"] == 0
 

@@ -105,6 +105,7 @@ def make_place(tmp_path: Path) -> Iterator[Callable[..., Place]]:
         lsf.stop()
 
 
+@pytest.mark.batch
 @pytest.mark.slow
 def test_that_a_study_goes_on_from_job_to_job_and_its_chain_ends_by_itself(
     make_place: Callable[..., Place],
@@ -127,6 +128,7 @@ def test_that_a_study_goes_on_from_job_to_job_and_its_chain_ends_by_itself(
     assert found["blocks"]["total"] == len(ran), "a job is one block"
 
 
+@pytest.mark.batch
 @pytest.mark.slow
 def test_that_jobs_killed_at_their_limit_lose_no_result(make_place: Callable[..., Place]) -> None:
     place = make_place(speed=6)  # a job asks for a minute, and is killed after ten seconds
@@ -138,6 +140,7 @@ def test_that_jobs_killed_at_their_limit_lose_no_result(make_place: Callable[...
     assert (found["state"], found["trials"]["completed"]) == ("done", 50)
 
 
+@pytest.mark.batch
 @pytest.mark.slow
 def test_that_a_chain_is_stopped_moved_to_the_login_node_and_back(
     make_place: Callable[..., Place],
@@ -165,6 +168,7 @@ def test_that_a_chain_is_stopped_moved_to_the_login_node_and_back(
     assert found["state"] == "done"
 
 
+@pytest.mark.batch
 @pytest.mark.slow
 def test_that_a_waiting_chain_is_cancelled_by_stop(make_place: Callable[..., Place]) -> None:
     place = make_place(speed=60)
@@ -176,6 +180,7 @@ def test_that_a_waiting_chain_is_cancelled_by_stop(make_place: Callable[..., Pla
     assert [job["state"] for job in place.wait_until_empty()] == ["EXIT"]
 
 
+@pytest.mark.batch
 @pytest.mark.slow
 def test_that_a_chain_whose_steering_was_killed_goes_on_in_the_next_job(
     make_place: Callable[..., Place],
@@ -191,6 +196,7 @@ def test_that_a_chain_whose_steering_was_killed_goes_on_in_the_next_job(
     assert (found["state"], found["trials"]["completed"]) == ("done", 16)
 
 
+@pytest.mark.batch
 @pytest.mark.slow
 def test_that_steering_near_the_login_node_s_limit_goes_on_inside_jobs(
     make_place: Callable[..., Place],
@@ -198,7 +204,7 @@ def test_that_steering_near_the_login_node_s_limit_goes_on_inside_jobs(
     place = make_place(speed=1)
     place.write(trials=6, walltime="2m")
     with open(place.folder / "site.yaml", "a") as site:
-        site.write("cpu_limit: {warn: 1s, kill: 2s}\n")
+        site.write("cpu_limit: {warn: 0.4s, kill: 1s}\n")
     place("submit", "--site", "site.yaml")
     place.lsf.wait_for(
         lambda: (place.study.path / "chain.json").exists() and place.status()["chain"]["jobs"],
