@@ -6,6 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: For the release of another, a block counts as lasting only with this much more left, in seconds:
+#: the lead is learned anew with each block, and a successor that is just up, without work yet,
+#: must not look superfluous because the lead has become shorter than when it was requested.
+RELEASE_SLACK_S = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class LiveBlock:
@@ -64,7 +69,8 @@ def decide(blocks: Sequence[LiveBlock], demand: int, limits: Limits) -> Decision
     lasting = [b for b in blocks if not b.running or b.seconds_left > limits.lead_s]
     needed = min(limits.max_blocks, math.ceil(demand / max(1, limits.workers_per_block)))
     idle = sorted((b for b in blocks if b.running and b.idle), key=lambda b: b.seconds_left)
-    surplus = len(lasting) - needed
+    staying = [b for b in lasting if b.seconds_left > limits.lead_s + RELEASE_SLACK_S]
+    surplus = len(staying) - needed
     release = []
     for block in idle:
         if limits.lead_s < block.seconds_left < limits.useful_s:

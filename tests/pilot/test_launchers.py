@@ -88,7 +88,13 @@ def test_that_a_signal_to_the_script_is_left_in_a_file_and_the_command_goes_on(s
     path = script(shlex.join(["sh", "-c", 'touch "$0"; read x < "$1"; exit 7', "up", "go"]))
     folder = path.parent
     os.mkfifo(folder / "go")
-    job = subprocess.Popen(["bash", str(path)], cwd=folder, start_new_session=True)
+    # A shell cannot trap what it found ignored, and a test run in the background ignores INT.
+    job = subprocess.Popen(
+        ["bash", str(path)],
+        cwd=folder,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         wait_for(lambda: (folder / "up").exists())
         job.send_signal(getattr(signal, f"SIG{name}"))

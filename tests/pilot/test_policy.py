@@ -49,6 +49,13 @@ def test_that_blocks_beyond_the_demand_are_released_only_when_idle():
     assert decide([running("a", idle=True)], 0, LIMITS).release == ("a",)
 
 
+def test_that_a_successor_without_work_yet_is_not_released():
+    limits = Limits(max_blocks=1, workers_per_block=4, lead_s=3.0, useful_s=1.0)
+    blocks = [running("a", 4.0), running("b", 57.0, idle=True)]
+    assert decide(blocks, 4, limits).release == ()
+    assert decide([running("a", 50.0), blocks[1]], 4, limits).release == ("b",)
+
+
 blocks_strategy = st.lists(
     st.builds(
         LiveBlock,
