@@ -256,15 +256,18 @@ def test_that_stopping_and_going_on_asks_the_same_points_as_never_stopping(tmp_p
     assert [t.point for t in state.trials.values()] == [t.point for t in expected.trials.values()]
 
 
-def test_that_an_outcome_of_an_older_slice_is_refused_and_logged(tmp_path):
+@pytest.mark.parametrize("when", ["while the newer slice runs", "after the trial has ended"])
+def test_that_an_outcome_of_an_older_slice_is_refused_and_logged(tmp_path, when):
     def execute(request):
         if request["slice"] == 1:
             return ended(request, "lost", reason="node")
         # The node that was given up reports late, under its own slice number.
-        steering_late.append(dict(request, slice=1))
+        late.update(completed(dict(request, slice=1), -100.0))
+        if when.startswith("while"):
+            steering.take(late)
         return completed(request, 0.5)
 
-    steering_late = []
+    late = {}
     path = tmp_path / "journal.jsonl"
     journal, state = Journal(path), StudyState()
     steering = Steering(
@@ -277,10 +280,13 @@ def test_that_an_outcome_of_an_older_slice_is_refused_and_logged(tmp_path):
         FakeClock(),
     )
     steering.run()
-    steering.take(completed(steering_late[0], -100.0))
+    if when.startswith("after"):
+        steering.take(late)
     journal.close()
     assert state.best().loss == 0.5
     assert [e["outcome"]["slice"] for e in state.refused] == [1]
+    assert [s.number for s in state.trials[0].slices] == [1, 2]
+    assert state.orphans == 0, "it reached the journal as refused, not as an end"
     assert replay(read_events(path)) == state
 
 
