@@ -27,14 +27,6 @@ from parsl.providers.base import ExecutionProvider
 #: What a worker calls for each slice: bytes of a JSON request in, bytes of a JSON outcome out.
 ENTRY = "hpc_hpo.worker.entry.run_request"
 
-#: Starts Parsl's worker pool deaf to TERM. Slurm sends it to every process of a step, and the
-#: slices may use the time from there to the KILL; the supervisor ends the pool when they have.
-POOL = (
-    "import runpy, signal; signal.signal(signal.SIGTERM, lambda *_: None); "
-    "runpy.run_module('parsl.executors.high_throughput.process_worker_pool', "
-    "run_name='__main__', alter_sys=True)"
-)
-
 
 def gpu_shares(workers: int, size: int) -> list[str]:
     """For each worker of a node, the GPUs that it alone sees (CUDA_VISIBLE_DEVICES).
@@ -94,7 +86,7 @@ class BlockExecutor(HighThroughputExecutor):
 
     def _get_launch_command(self, block_id: str) -> str:
         pool = [
-            self._python, "-c", POOL,
+            self._python, "-m", "hpc_hpo.pilot.pool",
             f"--max_workers_per_node={self.max_workers_per_node}",
             "--addresses", ",".join(sorted(self.all_addresses)),
             f"--port={self.worker_port}",

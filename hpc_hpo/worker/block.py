@@ -4,8 +4,8 @@ It is what a block runs on each of its nodes, around Parsl's worker pool::
 
     python -m hpc_hpo.worker.block --dir STUDY --run 1 --block 0 --walltime 7200 ... -- POOL ARGS
 
-- It knows the block's end (deadline.py) and hands it to the workers (``HPC_HPO_BLOCK_END``) and
-  to Parsl's manager (``--drain_period``), whose registration carries it to the interchange.
+- It knows the block's end (deadline.py) and hands it to the pool by ``HPC_HPO_BLOCK_END``: to the
+  workers, and to Parsl's manager, whose registration carries it to the interchange.
 - A stop request (a file in the study folder) and the scheduler's signals, its own or those that
   the job script got and left in a file, become one *notice*, a node-local file with a deadline
   and a reason. Workers look at that file only, so the shared file system is asked once a node,
@@ -141,14 +141,9 @@ class Supervisor:
         become_subreaper()
         for number in WARNINGS:
             signal.signal(number, self.on_signal)
-        command = list(self.command)
-        if self.block != self.options.block:
-            command.append(f"--block_id={self.block}")  # the last of an option counts
-        if self.end is not None:
-            # Whole seconds only; workers decline what no longer fits, to the fraction.
-            command.append(f"--drain_period={max(1, int(self.end - time.time()))}")
         # A session of its own: the scheduler's signals reach the pool through us, in order.
-        pool = subprocess.Popen(command, env=self.pool_environment(), start_new_session=True)
+        environment = self.pool_environment()
+        pool = subprocess.Popen(self.command, env=environment, start_new_session=True)
         self.record("node-start", workers=self.options.workers, deadline=self.end, pid=os.getpid())
         reason = "ended"
         try:

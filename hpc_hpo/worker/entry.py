@@ -6,6 +6,7 @@ running slice to pause, spools the outcome and ends.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -40,7 +41,7 @@ class Worker:
         self._spool: Spool | None = None
         self._log: LogFile | None = None
         self._tasks: dict[tuple[str, int], TaskSpec] = {}
-        self._parent = os.getppid()
+        self._parent = multiprocessing.parent_process()
         self._busy = False
         self._terminated = False
 
@@ -56,8 +57,8 @@ class Worker:
             self._busy = False
 
     def _told_to_end(self) -> bool:
-        # A manager that was killed cannot send TERM; its worker then has another parent.
-        return self._terminated or os.getppid() != self._parent
+        # A manager that was killed cannot send TERM.
+        return self._terminated or not (self._parent is None or self._parent.is_alive())
 
     def _too_late(self, request: SliceRequest, watch: Watch) -> bool:
         if watch.deadline is None:
