@@ -15,8 +15,8 @@ from hpc_hpo.cli.run import DRAIN_SIGNALS, Interrupts, Wishes, report
 from hpc_hpo.clock import Clock, SystemClock
 from hpc_hpo.errors import ExitCode, HpoError, PilotError, StudyHeld
 from hpc_hpo.launch import Outcome, SteeringRun, open_study, site_of
-from hpc_hpo.pilot.parsl_pilot import ParslPilot
 from hpc_hpo.pilot.allocation import allocation_blocks
+from hpc_hpo.pilot.parsl_pilot import ParslPilot
 from hpc_hpo.steerer.background import header
 from hpc_hpo.steerer.batch import ChainJob, block_times, job_id, open_when_free, stop_chain
 from hpc_hpo.steering.loop import DONE_REASONS

@@ -73,7 +73,7 @@ def main() -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     parsl.multiprocessing.SpawnContext = context  # type: ignore[assignment]
-    importlib.metadata.distributions = lambda **_: ()  # type: ignore[assignment]
+    importlib.metadata.distributions = lambda **_: ()
     # Its imports are made here, so that little comes between the clock and the manager.
     importlib.import_module(POOL)
     del sys.modules[POOL]

@@ -11,9 +11,9 @@ import pytest
 from hpc_hpo.errors import InputError, StudyHeld
 from hpc_hpo.folder import HOLDER_TTL_S, StudyFolder
 from hpc_hpo.launch import SteeringRun
+from hpc_hpo.pilot.allocation import LAST_START_S, allocation_blocks
 from hpc_hpo.site import Site, load_site
 from hpc_hpo.steerer import batch
-from hpc_hpo.pilot.allocation import LAST_START_S, allocation_blocks
 from hpc_hpo.steerer.batch import ChainJob
 from hpc_hpo.steerer.chain import (
     Chain,
