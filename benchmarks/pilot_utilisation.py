@@ -55,6 +55,7 @@ address: 127.0.0.1
 poll: 1s
 kill_grace: 2s
 checkpoint_floor: 0.5s
+warning: {signal: SIGUSR1, ahead: 20s}
 heartbeat: {period: 1s, threshold: 5s}
 queues: {debug: {max_queued: 4, bins: [{nodes: [1, 4], walltime: 0:10}]}}
 """

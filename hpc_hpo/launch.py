@@ -26,6 +26,7 @@ from hpc_hpo.model import TaskSpec
 from hpc_hpo.optimizers.base import Optimizer
 from hpc_hpo.optimizers.registry import create
 from hpc_hpo.pilot.base import Capacity, Pilot
+from hpc_hpo.pilot.free import NotTold, Window, free_windows
 from hpc_hpo.pilot.parsl_pilot import ParslPilot
 from hpc_hpo.pilot.queues import check_queue
 from hpc_hpo.pilot.sources import block_source, check_shape
@@ -224,8 +225,7 @@ class SteeringRun:
             HpoError: anything that would make the run fail later.
         """
         if self.study.blocks.auto:
-            blocks = resolve_blocks(self.study, self.site)
-            self.planned = self.study.model_copy(update={"blocks": blocks})
+            self._plan_blocks()
         problems = check(self.planned, self.site)
         if problems:
             raise problems[0] if len(problems) == 1 else InputErrors(problems)
@@ -237,6 +237,18 @@ class SteeringRun:
         except BaseException:
             self._lock.release()
             raise
+
+    def _plan_blocks(self) -> None:
+        """Take the plan's recommendation, shaped to what the scheduler could start now."""
+        free: list[Window] = []
+        if self.site.batch:
+            try:
+                free = free_windows(self.site, self.study.queue)
+            except NotTold as error:
+                self.notes.append(f"blocks: auto is planned for a wait in the queue: {error}")
+        blocks = resolve_blocks(self.study, self.site, free)
+        self.planned = self.study.model_copy(update={"blocks": blocks})
+        self.notes.append(f"blocks: auto takes {blocks.words()}")
 
     def _open_locked(self) -> None:
         changes = freeze(self.study, self.folder)

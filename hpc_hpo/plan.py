@@ -8,9 +8,10 @@ time, and a trial without checkpoints to start only in a block that it can finis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from hpc_hpo.pilot.free import Window
 from hpc_hpo.pilot.queues import (
     bins,
     check_queue,
@@ -75,6 +76,7 @@ class Choice:
         lost: share of the workers' time that computes no trial: start-up, margins, idle tails.
         finish_s: from the first submission to the last loss, the wait in the queue included.
         asked: the blocks that the study itself asks for.
+        free_now: the scheduler could start the first of these blocks at once.
     """
 
     nodes: int
@@ -86,6 +88,7 @@ class Choice:
     lost: float
     finish_s: float
     asked: bool = False
+    free_now: bool = False
 
     @property
     def jobs(self) -> int:
@@ -119,7 +122,13 @@ def is_resumable(study: Study) -> bool:
 
 
 def evaluate(
-    work: Work, nodes: int, per_node: int, at_once: int, walltime_s: float | None, wait_s: float
+    work: Work,
+    nodes: int,
+    per_node: int,
+    at_once: int,
+    walltime_s: float | None,
+    wait_s: float,
+    free: Sequence[Window] = (),
 ) -> Choice | None:
     """What one shape of blocks would cost; None where no trial would ever finish.
 
@@ -130,7 +139,12 @@ def evaluate(
         at_once: blocks at one time.
         walltime_s: of each block, seconds; None = without end.
         wait_s: of each job in the queue, seconds; the next block waits while one runs.
+        free: what the scheduler could start now; the first blocks wait for nothing if they fit.
     """
+    free_now = any(
+        nodes * at_once <= window.nodes and (walltime_s or math.inf) <= window.seconds
+        for window in free
+    )
     workers = nodes * per_node * at_once
     rounds = math.ceil(work.trials / workers)
     if walltime_s is None:
@@ -163,7 +177,8 @@ def evaluate(
         workers=workers,
         node_hours=nodes * block_s / 3600,
         lost=1 - work.trials * work.trial_s / (nodes * per_node * block_s),
-        finish_s=wait_s + (chain - 1) * max(full_s, wait_s) + last_s,
+        finish_s=(0.0 if free_now else wait_s) + (chain - 1) * max(full_s, wait_s) + last_s,
+        free_now=free_now,
     )
 
 
@@ -207,19 +222,31 @@ def _fitting_walltime(
     return min(needed_s, LONGEST_S if longest_s is None else longest_s)
 
 
-def _choices(study: Study, site: Site, work: Work, wait_s: float) -> Iterator[Choice]:
+def _choices(
+    study: Study, site: Site, work: Work, wait_s: float, free: Sequence[Window]
+) -> Iterator[Choice]:
     per_node = workers_per_node(study, site)
     queue = queue_of(site, study.queue)
     chaining = queue is None or queue.chaining
     room = queue.max_queued if queue is not None else None
-    for nodes in _sizes(study, site, per_node, work):
-        longest_s = longest_walltime(site, study.queue, nodes)
-        for at_once in _widths(queue, site):
+    sizes = _sizes(study, site, per_node, work)
+    shapes = [(nodes, at_once, math.inf) for nodes in sizes for at_once in _widths(queue, site)]
+    # Each window as it is, and the sizes that fit into it, no longer than it lasts.
+    for window in free:
+        fitting = {n for n in sizes if n <= window.nodes} | {min(window.nodes, max(sizes))}
+        shapes += [(nodes, 1, window.seconds) for nodes in sorted(fitting)]
+    for nodes, at_once, window_s in dict.fromkeys(shapes):
+        if check_request(site, study.queue, nodes, 60.0) is None:
+            longest_s = longest_walltime(site, study.queue, nodes)
             workers = nodes * per_node * at_once
             if at_once > 1 and workers >= 2 * work.trials:
                 continue
             walltime_s = _fitting_walltime(longest_s, work, workers, site.batch)
-            found = evaluate(work, nodes, per_node, at_once, walltime_s, wait_s)
+            if walltime_s is not None and walltime_s > window_s:
+                walltime_s = 60.0 * (window_s // 60.0)
+            if walltime_s == 0:
+                continue
+            found = evaluate(work, nodes, per_node, at_once, walltime_s, wait_s, free)
             if found is None or (found.chain > 1 and not chaining):
                 continue
             # Successors wait while their predecessors run.
@@ -228,10 +255,12 @@ def _choices(study: Study, site: Site, work: Work, wait_s: float) -> Iterator[Ch
             yield found
 
 
-def _asked(study: Study, site: Site, work: Work, wait_s: float) -> Choice | None:
+def _asked(
+    study: Study, site: Site, work: Work, wait_s: float, free: Sequence[Window]
+) -> Choice | None:
     """What the study asks for itself, where it finishes."""
     blocks, per_node = study.blocks, workers_per_node(study, site)
-    found = evaluate(work, blocks.nodes, per_node, blocks.max, blocks.walltime, wait_s)
+    found = evaluate(work, blocks.nodes, per_node, blocks.max, blocks.walltime, wait_s, free)
     return None if found is None else replace(found, asked=True)
 
 
@@ -262,6 +291,7 @@ def make_plan(
     *,
     queue_wait_s: float = QUEUE_WAIT_S,
     start_up_s: float = START_UP_S,
+    free: Sequence[Window] = (),
 ) -> Plan:
     """The choices for a study on a site.
 
@@ -270,6 +300,7 @@ def make_plan(
         site: where it would run.
         queue_wait_s: assumed wait of each job in the queue, seconds; site local has none.
         start_up_s: assumed time from a job's start to its first trial, seconds.
+        free: what the scheduler could start now (pilot/free.py).
 
     Raises:
         InputError: the expected time is missing, the queue is unknown, or no block that the
@@ -287,7 +318,7 @@ def make_plan(
     resumable = is_resumable(study)
     wait_s = queue_wait_s if site.batch else 0.0
     work = Work(study.budget.trials, trial_s, resumable, site.checkpoint_floor, start_up_s)
-    found = list(_choices(study, site, work, wait_s))
+    found = list(_choices(study, site, work, wait_s, free))
     if not found:
         raise study.problem(
             "trial.expected_time", _why_nothing(study, site, resumable),
@@ -300,7 +331,7 @@ def make_plan(
     refused = None
     if not study.blocks.auto:
         misfit = check_request(site, study.queue, study.blocks.nodes, study.blocks.walltime)
-        asked = _asked(study, site, work, wait_s)
+        asked = _asked(study, site, work, wait_s, free)
         if misfit is not None:
             refused = misfit.problem
         elif asked is None:
@@ -350,15 +381,18 @@ def _recommend(study: Study, choices: list[Choice]) -> tuple[Choice, str]:
     return best, "; ".join([reason, *notes])
 
 
-def resolve_blocks(study: Study, site: Site) -> Blocks:
+def resolve_blocks(study: Study, site: Site, free: Sequence[Window] = ()) -> Blocks:
     """The study's blocks; for ``blocks: auto``, those that the plan recommends.
+
+    Args:
+        free: what the scheduler could start now (pilot/free.py).
 
     Raises:
         InputError: as make_plan, for ``blocks: auto``.
     """
     if not study.blocks.auto:
         return study.blocks
-    best = make_plan(study, site).recommended
+    best = make_plan(study, site, free=free).recommended
     # Not validated: the walltime is in seconds already, not a duration as people write it.
     shape = {"nodes": best.nodes, "walltime": best.walltime_s, "max": best.at_once}
     return Blocks().model_copy(update=shape)

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hpc_hpo.errors import InputError
+from hpc_hpo.pilot.free import Window
 from hpc_hpo.pilot.queues import check_request
 from hpc_hpo.plan import LEARNS_NOTHING, Work, evaluate, make_plan, resolve_blocks
 from hpc_hpo.site import Site, load_site
@@ -221,3 +222,19 @@ def test_that_without_known_limits_a_block_is_a_day_at_most(tmp_path: Path) -> N
     site = own_site(tmp_path, "extends: slurm\nname: s\nnode: {cores: 7, gpus: 1}\n")
     walltimes = {c.walltime_s or 0 for c in make_plan(study_of(time="9h"), site).choices}
     assert max(walltimes) == 86400
+
+
+def test_that_a_block_is_shaped_to_what_is_free_now() -> None:
+    study = study_of(trials=60, time="10m")
+    free = [Window(2, 4200.0)]
+    plan = make_plan(study, SUMMIT, queue_wait_s=20 * 3600, free=free)
+    now = [choice for choice in plan.choices if choice.free_now]
+    assert plan.recommended in now
+    for choice in now:
+        assert choice.nodes * choice.at_once <= 2 and (choice.walltime_s or 0) <= 4200
+    waiting = make_plan(study, SUMMIT, queue_wait_s=20 * 3600)
+    assert not any(choice.free_now for choice in waiting.choices)
+    assert plan.recommended.finish_s < waiting.recommended.finish_s
+    # A moment that is free, with a long wait for each job after it, does not beat one wait.
+    brief = make_plan(study, SUMMIT, queue_wait_s=20 * 3600, free=[Window(1, 900.0)])
+    assert not brief.recommended.free_now

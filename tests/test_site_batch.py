@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from hpc_hpo.errors import InputError, InputErrors
+from hpc_hpo.pilot.sources import check_shape
 from hpc_hpo.site import Site, list_sites, load_site
+from hpc_hpo.study import load_study
 
 BATCH = [name for name in list_sites() if load_site(name).batch]
 BASE = "name: s\nscheduler: slurm\ninterface: ib0\n"
@@ -154,3 +156,18 @@ def test_that_a_mistake_in_a_batch_site_is_named_with_its_key_and_line(
     found = fault(tmp_path, text)
     assert (found.key, found.line) == (key, line), str(found)
     assert words in str(found)
+
+
+def test_that_a_block_that_the_warning_would_fill_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "objective.py").write_text("def train(config, trial): return 1.0\n")
+    text = (
+        "name: brief\nobjective: objective.py:train\nspace: {x: {float: [0.0, 1.0]}}\n"
+        "budget: {trials: 2}\naccount: ABC\nblocks: {walltime: WALLTIME}\n"
+    )
+    file = tmp_path / "study.yaml"
+    file.write_text(text.replace("WALLTIME", "1m"))
+    (problem,) = check_shape(load_study(file), load_site("summit"))
+    assert "announced 1m ahead, which is the whole of this block" in str(problem)
+    assert "blocks.walltime" in str(problem)
+    file.write_text(text.replace("WALLTIME", "2m"))
+    assert check_shape(load_study(file), load_site("summit")) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import click
 from hpc_hpo.cli.common import duration, path_argument
 from hpc_hpo.errors import InputError
 from hpc_hpo.launch import open_study, site_of
+from hpc_hpo.pilot.free import free_windows
 from hpc_hpo.pilot.queues import lsf_walltime, queue_name
 from hpc_hpo.plan import QUEUE_WAIT_S, START_UP_S, Choice, Plan, make_plan
 from hpc_hpo.units import DURATION_FORMS, format_duration, parse_duration
@@ -41,9 +43,15 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
     "--start-up", "start_up_s", default=format_duration(START_UP_S), show_default=True,
     callback=_seconds, help="Assumed time from a job's start to its first trial.",
 )  # fmt: skip
+@click.option("--now", is_flag=True, help="Ask the scheduler what is free now, and count that in.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, times in seconds.")
 def plan(
-    path: Path, site_name: str | None, wait_s: float, start_up_s: float, as_json: bool
+    path: Path,
+    site_name: str | None,
+    wait_s: float,
+    start_up_s: float,
+    now: bool,
+    as_json: bool,
 ) -> None:
     """Compare sizes of batch jobs for a study, and recommend one.
 
@@ -52,7 +60,8 @@ def plan(
     """
     study, _ = open_study(path)
     site = site_of(study, site_name)
-    made = make_plan(study, site, queue_wait_s=wait_s, start_up_s=start_up_s)
+    free = free_windows(site, study.queue) if now and site.batch else []
+    made = make_plan(study, site, queue_wait_s=wait_s, start_up_s=start_up_s, free=free)
     queue = queue_name(site, study.queue)
     if as_json:
         click.echo(
@@ -61,11 +70,18 @@ def plan(
         return
     click.echo(f"{study.name} at {site.name}" + (f", queue {queue}" if queue else ""))
     _echo_table([HEADS, *(_row(choice, made) for choice in made.choices)])
+    if any(choice.free_now for choice in made.choices):
+        click.echo("\n! the first job could start now; another user's may be faster")
     click.echo(f"\n* recommended: {made.reason}")
     if any(choice.asked for choice in made.choices):
         click.echo("= what the study asks for; blocks: auto would take the recommended one")
     if made.refused:
         click.echo(f"the study's own blocks are not possible: {made.refused}")
+    for window in free:
+        lasting = "" if window.seconds == math.inf else f" for {duration(window.seconds)}"
+        click.echo(f"free now: {window.nodes} nodes{lasting}")
+    if now and not free:
+        click.echo("free now: nothing")
     for assumption in made.assumptions:
         click.echo(f"assumed: {assumption}")
 
@@ -86,7 +102,8 @@ def _plain(made: Plan) -> dict[str, Any]:
 
 def _row(choice: Choice, made: Plan) -> tuple[str, ...]:
     return (
-        "*" if choice == made.recommended else "=" if choice.asked else "",
+        ("*" if choice == made.recommended else "=" if choice.asked else "")
+        + ("!" if choice.free_now else ""),
         str(choice.nodes),
         lsf_walltime(choice.walltime_s) if choice.walltime_s is not None else "none",
         str(choice.at_once),

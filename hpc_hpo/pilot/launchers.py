@@ -90,6 +90,7 @@ class JobScript:
         Signals reach the supervisors by a file: a batch script runs beside its steps, often on
         another node, and srun and jsrun would hand a signal to every process of a step, to most
         of which a USR1 is deadly. The launcher itself ignores the warnings for the same reason.
+        The traps stand before anything else: Slurm's warning may come a minute early.
         The script ends with the launcher's own status; a signal only interrupts the wait.
         """
         passed = [f'"{name}=${name}"' for name in (JOB_START, TIME_LEFT, RESTART)]
@@ -98,6 +99,8 @@ class JobScript:
                 "#!/bin/bash",
                 *self.directives,
                 "",
+                f'tell() {{ echo "$1 $(date +%s)" > {shlex.quote(self.signals)}; }}',
+                *(f"trap 'tell {name}' {name}" for name in ("USR1", "USR2", "TERM", "INT")),
                 f"{JOB_START}=$(date +%s)",
                 f"{RESTART}=0",
                 f'until mkdir {shlex.quote(self.starts)}"${RESTART}" 2>/dev/null; do',
@@ -106,8 +109,6 @@ class JobScript:
                 "done",
                 *self.prepare,
                 f'{TIME_LEFT}="$(date +%s) $({self.time_left or "true"})"',
-                f'tell() {{ echo "$1 $(date +%s)" > {shlex.quote(self.signals)}; }}',
-                *(f"trap 'tell {name}' {name}" for name in ("USR1", "USR2", "TERM", "INT")),
                 f"(trap '' USR1 USR2; exec {shlex.join(self.launch)} env {' '.join(passed)} \\",
                 f"  {self.command}) &",
                 "step=$!",

@@ -30,6 +30,7 @@ from hpc_hpo.pilot.scheduler import Caller, call
 from hpc_hpo.pilot.slurm import SlurmJobs
 from hpc_hpo.site import Site
 from hpc_hpo.study import Study
+from hpc_hpo.units import format_duration
 
 #: Seconds between looks at what the workers of a batch job wrote: a glob on a shared file system.
 LOOK_S = 2.0
@@ -83,6 +84,16 @@ def check_shape(study: Study, site: Site) -> list[InputError]:
     walltime, longest = study.blocks.walltime, site.max_walltime
     if walltime is not None and longest is not None and walltime > longest:
         errors.append(study.problem("blocks.walltime", f"longer than site {site.name} allows"))
+    warning = site.warning if site.batch else None
+    if walltime is not None and warning is not None and walltime <= warning.ahead:
+        ahead = format_duration(warning.ahead)
+        errors.append(
+            study.problem(
+                "blocks.walltime", f"site {site.name} has a job's end announced {ahead} ahead, "
+                "which is the whole of this block", found=format_duration(walltime),
+                valid=f"more than {ahead}, or a shorter warning.ahead in the site's file",
+            )
+        )  # fmt: skip
     return errors
 
 

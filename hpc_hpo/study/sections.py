@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from hpc_hpo.schema import Count, Duration, Model, PositiveDuration, Size, refuse
+from hpc_hpo.units import format_duration
 
 #: Prefix of the environment variables that tell a payload about its slice.
 RESERVED_ENV = "HPC_HPO_"
@@ -175,6 +176,14 @@ class Blocks(Model):
     def auto(self) -> bool:
         """Whether the plan chooses them; until it has, they hold the defaults."""
         return self._auto
+
+    def words(self) -> str:
+        """The blocks in words, for people."""
+        nodes = f"{self.nodes} node{'s' if self.nodes > 1 else ''}"
+        walltime = (
+            "without end" if self.walltime is None else f"for {format_duration(self.walltime)}"
+        )
+        return f"blocks of {nodes} {walltime}, {self.max} at one time"
 
     @model_validator(mode="wrap")
     @classmethod

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from tests.fakes.lsf import FakeLsf
+
 Command = Callable[..., Result]
 STUDY = """\
 name: planned
@@ -49,7 +51,7 @@ def test_that_json_has_the_same_choices(hpc_hpo: Command, file: Path) -> None:
     (best,) = [c for c in made["choices"] if c["recommended"]]
     assert set(best) == {
         "nodes", "walltime_s", "at_once", "chain", "workers", "node_hours", "lost", "finish_s",
-        "asked", "jobs", "recommended",
+        "asked", "free_now", "jobs", "recommended",
     }  # fmt: skip
     assert best["jobs"] == best["chain"] * best["at_once"]
     assert made["refused"] is None and made["reason"] and made["assumptions"]
@@ -78,3 +80,18 @@ def test_that_a_study_without_expected_time_is_told_its_line(hpc_hpo: Command, f
     done = hpc_hpo("plan", file)
     assert done.exit_code == 2
     assert "study.yaml:5: trial.expected_time" in done.stderr
+
+
+def test_that_what_is_free_now_is_asked_for_and_shown(
+    hpc_hpo: Command, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeLsf(tmp_path / "lsf", nodes=6) as lsf:
+        for key, value in lsf.env().items():
+            monkeypatch.setenv(key, value)
+        text = hpc_hpo("plan", file, "--now", "--wait", "12h").output
+        assert "free now: 6 nodes\n" in text
+        assert any(line.split()[:1] in (["!"], ["*!"]) for line in text.splitlines())
+        assert "the first job could start now" in text
+    done = hpc_hpo("plan", file, "--now")
+    assert done.exit_code != 0 and "bslots" in done.stderr
+    assert "free now" not in hpc_hpo("plan", file).output

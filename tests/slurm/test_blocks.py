@@ -17,7 +17,7 @@ def test_that_trials_three_times_longer_than_a_block_finish_over_jobs_that_slurm
     hurried_shop,
 ):
     shop = hurried_shop
-    shop.write(trials=2, steps=200)
+    shop.write(trials=2, steps=300)
     shop.start()
     state = shop.finish(200)
     killed = [job for job, how in shop.cluster.ended().items() if how == "TIMEOUT"]
