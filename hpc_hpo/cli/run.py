@@ -15,7 +15,7 @@ from hpc_hpo.cli.progress import LivePanel, PlainLog, Tally
 from hpc_hpo.clock import SystemClock
 from hpc_hpo.errors import InputError
 from hpc_hpo.launch import Outcome, SteeringRun, open_study, site_of
-from hpc_hpo.steerer.batch import begin_chain, chain_length, may_chain
+from hpc_hpo.steerer.batch import begin_chain, chain_length, may_chain, require_no_chain
 from hpc_hpo.steerer.manners import CpuWatch
 
 #: What ended a run, for people.
@@ -102,6 +102,8 @@ def run(
     """
     study, folder = open_study(path, directory)
     site = site_of(study, site_name)
+    # A job that waits would find the study held, or go on with it behind the user's back.
+    require_no_chain(folder)
     steering = SteeringRun(study, site, folder, salvage=salvage)
     steering.open()
     try:

@@ -64,7 +64,7 @@ def read_chain(folder: StudyFolder) -> Chain | None:
     try:
         facts = json.loads(path.read_text())
         return Chain(**{**facts, "jobs": tuple(facts["jobs"])})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StorageError(

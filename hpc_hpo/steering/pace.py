@@ -48,7 +48,9 @@ class Pace:
         self._first_checkpoint_s = max(
             self._first_checkpoint_s, pace.get("first_checkpoint_s", 0.0)
         )
-        if outcome.get("checkpoint"):
+        # A slice that completed leaves no checkpoint to go on from; that it wrote some is told
+        # by the time they took.
+        if outcome.get("checkpoint") or "checkpoint_s" in pace:
             self._checkpoints = True
         if "started" in outcome and "ended" in outcome:
             length = max(0.0, outcome["ended"] - outcome["started"])

@@ -37,6 +37,7 @@ heartbeat: {period: 1s, threshold: 3s}
 kill_grace: 1s
 checkpoint_floor: 0.5s
 poll: 0.5s
+warning: {signal: SIGUSR2, ahead: 5s}
 directives: []
 """
 
@@ -176,6 +177,7 @@ def test_that_a_waiting_chain_is_cancelled_by_stop(make_place: Callable[..., Pla
     place.write(trials=5, walltime="30m")
     place.submit()
     assert "1001" in place("status")
+    assert "job 1001 of an earlier submit" in place("run", "--site", "site.yaml", code=4)
     assert "cancelled: job 1001" in place("stop")
     assert [job["state"] for job in place.wait_until_empty()] == ["EXIT"]
 
