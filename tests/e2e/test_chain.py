@@ -112,7 +112,7 @@ def test_that_a_study_goes_on_from_job_to_job_and_its_chain_ends_by_itself(
     make_place: Callable[..., Place],
 ) -> None:
     place = make_place(speed=1)
-    place.write(trials=90, walltime="12s")
+    place.write(trials=24, walltime="12s", steps=60)
     said = place.submit("--max-jobs", "9")
     assert "job 1001 is submitted to small-summit" in said
     assert "chained: " in place("submit", "--site", "site.yaml", code=4), "one at a time"
@@ -122,7 +122,7 @@ def test_that_a_study_goes_on_from_job_to_job_and_its_chain_ends_by_itself(
     assert all(job["state"] == "DONE" for job in ran), "each ended before it was killed"
     assert all(a["finished"] <= b["started"] for a, b in pairwise(ran))
     found = place.status()
-    assert (found["state"], found["trials"]["completed"]) == ("done", 90)
+    assert (found["state"], found["trials"]["completed"]) == ("done", 24)
     assert found["chain"]["closed"] == "the study is done"
     assert found["chain"]["jobs"] == [str(job["id"]) for job in jobs]
     assert found["slices"]["lost"] == 0 and found["slices"]["paused"] > 0

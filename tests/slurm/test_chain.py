@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.batch, pytest.mar
 
 
 def test_that_a_chain_on_slurm_finishes_the_study_and_ends_by_itself(shop):
-    # 2 workers and 130 s of work each, in jobs of one minute.
-    shop.write(trials=26, steps=100)
+    # 2 workers and 130 s of work each, in jobs of one minute, which no number of trials fills.
+    shop.write(trials=20, steps=130)
 
     def command(*words: str) -> str:
         done = subprocess.run(
@@ -30,7 +30,7 @@ def test_that_a_chain_on_slurm_finishes_the_study_and_ends_by_itself(shop):
     command("submit", "study.yaml", "--steer", "batch", "--max-jobs", "8")
     shop.wait_until(lambda: not shop.cluster.queue(), 360)
     found = json.loads(command("status", "study.yaml", "--json"))
-    assert (found["state"], found["trials"]["completed"]) == ("done", 26)
+    assert (found["state"], found["trials"]["completed"]) == ("done", 20)
     assert found["chain"]["closed"] == "the study is done"
     ran = [job for job in found["chain"]["jobs"] if shop.cluster.ended()[job] == "COMPLETED"]
     assert len(ran) >= 3, found["chain"]
