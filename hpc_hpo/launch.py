@@ -37,6 +37,7 @@ from hpc_hpo.site import Site, load_site
 from hpc_hpo.steering.adopt import Inheritance, newest_checkpoint_in
 from hpc_hpo.steering.loop import DONE_REASONS, Steering
 from hpc_hpo.steering.terms import Terms
+from hpc_hpo.steering.verdict import reached
 from hpc_hpo.study import Change, Study, check_payload, compare, load_study
 from hpc_hpo.version import __version__
 
@@ -329,6 +330,13 @@ class SteeringRun:
         for late in inheritance.late_outcomes():
             steering.refuse(late)
         return Outcome(reason, self.state)
+
+    def done(self) -> bool:
+        """Whether the journal shows a limit of the study reached, so that nothing would run."""
+        terms = terms_of(self.planned, self.site)
+        best = self.state.best(terms.sign)
+        loss = None if best is None or best.loss is None else terms.sign * best.loss
+        return bool(reached(terms, self.state, loss))
 
     def leftover_jobs(self) -> list[str]:
         """Jobs that a steering process which died here left to the site's scheduler.

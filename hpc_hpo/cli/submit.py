@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,6 +52,7 @@ def submit(
         raise InputError("goes with --steer batch", key="--max-jobs", found=max_jobs)
     run = SteeringRun(study, site, folder)
     run.open()
+    done = run.done()
     run.close()
     for note in run.notes:
         click.echo(f"note: {note}")
@@ -61,11 +64,17 @@ def submit(
         _echo_how_to_look(folder, ("jobs", chain if longest > 1 else "this one alone"))
         return 0
     require_no_chain(folder)
-    return _start_background(study.name, folder, site_arguments(site_name), SystemClock())
+    return _start_background(study.name, folder, site_arguments(site_name), SystemClock(), done)
 
 
-def _start_background(name: str, folder: StudyFolder, options: list[str], clock: Clock) -> int:
-    """Start the steering process; the command's exit code."""
+def _start_background(
+    name: str, folder: StudyFolder, options: list[str], clock: Clock, done: bool
+) -> int:
+    """Start the steering process; the command's exit code.
+
+    Args:
+        done: it will find nothing left to do, so its end is waited for.
+    """
     log = folder.steering_log
     command = [
         sys.executable, "-m", "hpc_hpo.cli.main", "run", str(folder.path), "--plain",
@@ -73,7 +82,10 @@ def _start_background(name: str, folder: StudyFolder, options: list[str], clock:
     ]  # fmt: skip
     written = log.stat().st_size if log.exists() else 0
     process = spawn(command, log)
-    if wait_until_steering(process, folder, clock, PATIENCE_S):
+    if done:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_S)
+    elif wait_until_steering(process, folder, clock, PATIENCE_S):
         click.echo(f"{name}: process {process.pid} on {socket.gethostname()} steers the study")
         _echo_how_to_look(folder, ("log", str(log)))
         return 0

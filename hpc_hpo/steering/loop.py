@@ -29,7 +29,7 @@ from hpc_hpo.optimizers.base import Optimizer
 from hpc_hpo.pilot.base import Capacity, Pilot
 from hpc_hpo.steering.pace import Pace
 from hpc_hpo.steering.terms import Terms
-from hpc_hpo.steering.verdict import judge, usable_loss
+from hpc_hpo.steering.verdict import judge, reached, usable_loss
 
 #: Longest sleep on the queue of outcomes, in seconds; the pilot's own poll period is longer
 #: on batch sites.
@@ -273,12 +273,7 @@ class Steering:
         """Why the study is done, or "" while it is not."""
         if self._in_flight == 0 and not self._waiting and self._new_trials_left() == 0:
             return "exhausted" if self._exhausted else "budget"
-        target = self.terms.target_loss
-        if target is not None and self._best is not None and self._best <= self.terms.sign * target:
-            return "target"
-        if self.terms.wall_time_s is not None and self.state.elapsed_s >= self.terms.wall_time_s:
-            return "wall_time"
-        return ""
+        return reached(self.terms, self.state, self._best)
 
     def run(self) -> str:
         """Steer until the study is done or is asked to stop; returns why.

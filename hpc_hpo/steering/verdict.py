@@ -11,10 +11,32 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hpc_hpo.journal import StudyState
 from hpc_hpo.model import CheckpointInfo, ErrorInfo, SliceEnd, SliceOutcome, Trial, TrialState
+from hpc_hpo.steering.terms import Terms
 
 #: Errors that the same point would meet again: not tried again.
 LASTING_ERRORS = frozenset({"loss", "timeout", "import"})
+
+
+def reached(terms: Terms, state: StudyState, best: float | None) -> str:
+    """Which of the study's limits the journal shows reached, or "".
+
+    Args:
+        best: the best loss so far times the sign of the terms; None: there is none.
+    """
+    ends = state.trial_states
+    if ends["completed"] + ends["failed"] >= terms.trials:
+        return "budget"
+    if (
+        terms.target_loss is not None
+        and best is not None
+        and best <= terms.sign * terms.target_loss
+    ):
+        return "target"
+    if terms.wall_time_s is not None and state.elapsed_s >= terms.wall_time_s:
+        return "wall_time"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
