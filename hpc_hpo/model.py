@@ -12,6 +12,7 @@ way between ppc64le and x86-64).
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -80,6 +81,57 @@ class CheckpointInfo(TypedDict):
     step: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one trial takes of the machine: the same on each of its nodes.
+
+    Attributes:
+        ranks: processes.
+        per_node: of them, on each node; `ranks` is a multiple of it.
+        cores: of each rank.
+        gpus: of each rank; below 1, several ranks of the trial on a node share one.
+        exclusive: no other trial runs on its nodes.
+        threads: OMP_NUM_THREADS of each rank.
+    """
+
+    ranks: int = 1
+    per_node: int = 1
+    cores: int = 1
+    gpus: float = 0.0
+    exclusive: bool = False
+    threads: int = 1
+
+    @property
+    def nodes(self) -> int:
+        """Nodes it runs on."""
+        return self.ranks // self.per_node
+
+    @property
+    def node_cores(self) -> int:
+        """Cores it takes of each of its nodes."""
+        return self.per_node * self.cores
+
+    @property
+    def node_gpus(self) -> int:
+        """GPUs it takes of each of its nodes."""
+        return math.ceil(self.per_node * self.gpus - 1e-9)
+
+    def spec(self) -> list[Any]:
+        """The form that crosses process borders."""
+        return [self.ranks, self.per_node, self.cores, self.gpus, self.exclusive, self.threads]
+
+
+class Place(TypedDict, total=False):
+    """Where a slice runs: set by the placer, read by the worker that runs it."""
+
+    index: int  #: no other slice that runs in the block at the same time has it
+    nodes: list[list[Any]]  #: [name, [cores], [GPUs]] of each node, by number from 0
+    bind: bool  #: cores are the node's own, to be bound to
+    mask: str  #: the variable that masks GPUs, or "" where there are none
+    launch: list[str]  #: the launch line of a trial of several ranks; empty for one
+    erf: str  #: text of the file that stands for {erf} in it
+
+
 class SliceRequest(TypedDict, total=False):
     """Steering to worker. What all slices of a study share stands in the task file."""
 
@@ -96,6 +148,8 @@ class SliceRequest(TypedDict, total=False):
     margin_s: float  #: ask for the checkpoint this long before the deadline
     needs_s: float  #: do not start with less time left than this
     stop_step: int | None  #: a rung: pause once this step has been reported
+    shape: list[Any]  #: Shape.spec() of the trial
+    place: Place  #: filled in on the way, by the placer
 
 
 class TaskSpec(TypedDict, total=False):

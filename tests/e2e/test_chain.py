@@ -217,3 +217,24 @@ def test_that_steering_near_the_login_node_s_limit_goes_on_inside_jobs(
     assert "so it ends in order at" in log and "goes on with it" in log
     found = place.status()
     assert (found["state"], found["trials"]["completed"]) == ("done", 6)
+
+
+@pytest.mark.batch
+@pytest.mark.slow
+def test_that_steering_killed_on_the_login_node_is_taken_over_and_leaves_no_job(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place(speed=6)  # blocks ask for a minute and are killed after ten seconds
+    place.write(trials=40, walltime="1m", steps=40)
+    place("submit", "--site", "site.yaml", "--steer", "login")
+    place.wait_for_trials(3)
+    first = json.loads(place.study.holder.read_text())["pid"]
+    os.kill(first, signal.SIGKILL)
+    said = place("submit", "--site", "site.yaml")
+    assert f"taken over from process {first}" in said
+    place("logs", "-f")
+    jobs = place.wait_until_empty()
+    found = place.status()
+    assert (found["state"], found["trials"]["completed"]) == ("done", 40)
+    assert found["trials"]["failed"] == 0 and found["runs"] == 2
+    assert len([job for job in jobs if job["started"] is not None]) >= 3, "a chain of blocks"
