@@ -146,8 +146,9 @@ class StudyState:
         self.slice_ends[end.value] += 1
         if record.started is not None and record.ended is not None:
             busy = max(0.0, record.ended - record.started)
-            self.busy_s += busy
-            self.wasted_s += record.wasted_s
+            width = event.get("width", 1)
+            self.busy_s += width * busy
+            self.wasted_s += width * record.wasted_s
             if end not in (SliceEnd.FENCED, SliceEnd.DECLINED):
                 trial.spent_s += busy - record.wasted_s
         for step, metrics in event.get("reports", ()):

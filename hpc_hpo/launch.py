@@ -29,6 +29,7 @@ from hpc_hpo.pilot.base import Capacity, Pilot
 from hpc_hpo.pilot.free import NotTold, Window, free_windows
 from hpc_hpo.pilot.parsl_pilot import ParslPilot
 from hpc_hpo.pilot.queues import check_queue
+from hpc_hpo.pilot.shapes import Shapes
 from hpc_hpo.pilot.sources import block_source, check_shape
 from hpc_hpo.plan import resolve_blocks
 from hpc_hpo.prestage.local import check_inputs, stage
@@ -144,6 +145,7 @@ def task_of(study: Study, manifest: Manifest, folder: StudyFolder) -> TaskSpec:
         checkpoint_every_s=checkpoint.every,
         checkpoint_keep=checkpoint.keep,
         fresh_process=study.trial.fresh_process,
+        rank_timeout_s=study.trial.rank_timeout,
     )
     if study.kind == "python":
         task["target"], task["path"] = study.python_target()
@@ -158,7 +160,11 @@ def task_of(study: Study, manifest: Manifest, folder: StudyFolder) -> TaskSpec:
 
 def terms_of(study: Study, site: Site) -> Terms:
     """The study's limits and policies as numbers."""
+    shapes = Shapes(study, site)
     return Terms(
+        shape_of=shapes.of,
+        width_of=shapes.width,
+        mixed=shapes.mixed,
         trials=study.budget.trials,
         sign=study.direction_sign,
         task=TASK_FILE,

@@ -149,6 +149,7 @@ class SliceRequest(TypedDict, total=False):
     needs_s: float  #: do not start with less time left than this
     stop_step: int | None  #: a rung: pause once this step has been reported
     shape: list[Any]  #: Shape.spec() of the trial
+    width: int  #: how many workers' worth of nodes it takes
     place: Place  #: filled in on the way, by the placer
 
 
@@ -170,6 +171,7 @@ class TaskSpec(TypedDict, total=False):
     checkpoint_every_s: float
     checkpoint_keep: int
     fresh_process: bool  #: a new Python process for every slice
+    rank_timeout_s: float  #: how long ranks wait for one that does not come
 
 
 class SliceOutcome(TypedDict, total=False):
@@ -185,6 +187,7 @@ class SliceOutcome(TypedDict, total=False):
     reports: list[list[Any]]  #: [step, {metric: value}], steps above known_step
     started: float  #: seconds since the epoch
     ended: float
+    width: int  #: how many workers' worth of nodes it took
     host: str
     block: str
     worker: str

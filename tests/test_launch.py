@@ -117,7 +117,7 @@ def test_that_a_changed_input_is_refused_until_it_is_staged_again(place):
         ("objective.py:train", "objective.py:tarin", "tarin"),
         ("objective: objective.py:train", "command: [no-such-program-here]", "no-such-program"),
         ("optimizer: random", "optimizer: randm", "random"),
-        ("budget:", "trial: {gpus_per_rank: 2}\nbudget:", "has 0 GPUs"),
+        ("budget:", "trial: {gpus_per_rank: 2}\nbudget:", "a node of 0 GPUs"),
         ("budget:", "trial: {ranks: 4}\nbudget:", "trial.ranks"),
         ("budget:", "blocks: {nodes: 3}\nbudget:", "blocks.nodes"),
         ("budget:", "site: sumit\nbudget:", "sumit"),

@@ -17,7 +17,7 @@ LONGEST = 400  # lines of a file
 #: Each room with its layer. A module may import from its own room and from lower layers.
 ROOMS: dict[int, list[set[str]]] = {
     0: [{"errors", "clock", "fsio", "version", "site_configs"}],
-    1: [{"model", "space", "yamlio", "units", "schema"}],
+    1: [{"model", "ranks", "space", "yamlio", "units", "schema"}],
     2: [{"study", "site", "journal", "folder"}],
     3: [{"optimizers"}, {"prestage"}, {"pilot"}, {"worker"}],
     4: [{"steering", "segments", "fidelity"}],
@@ -31,9 +31,10 @@ PLACE = {
     for name in names
 }
 #: What a worker may import: compute nodes have little else, and a trial must start at once.
-WORKER_OWN = {"errors", "clock", "fsio", "model", "worker"}
+WORKER_OWN = {"errors", "clock", "fsio", "model", "ranks", "worker"}
+# mpi4py is imported for trials of several ranks alone.
 # psutil is there wherever a Parsl worker is: Parsl itself needs it.
-WORKER_OTHERS = {"numpy", "h5py", "psutil", "hpc_hpo"} | set(sys.stdlib_module_names)
+WORKER_OTHERS = {"numpy", "h5py", "psutil", "mpi4py", "hpc_hpo"} | set(sys.stdlib_module_names)
 #: Libraries that a single room wraps; all others reach them through its protocol.
 WRAPPED = {
     "parsl": "pilot",

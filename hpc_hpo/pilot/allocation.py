@@ -7,13 +7,13 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.pilot.executor import BlockExecutor
 from hpc_hpo.pilot.launchers import JOB_START, launch_line
 from hpc_hpo.pilot.local import LocalBlocks
-from hpc_hpo.pilot.sources import address_of, workers_per_node
+from hpc_hpo.pilot.shapes import Shapes, place_settings
+from hpc_hpo.pilot.sources import address_of
 from hpc_hpo.site import Site
 from hpc_hpo.study import Study
 
@@ -41,11 +41,7 @@ class AllocationBlocks(LocalBlocks):
         executor = super().executor(folder, run)
         prefix = shlex.join(self.launch)
 
-        def on_all_nodes(command: str, *shape: object) -> str:
-            return f"{prefix} {command}"
-
-        provider: Any = executor.blocks_from
-        provider.launcher = on_all_nodes
+        executor.on_nodes = lambda command: f"{prefix} {command}"
         return executor
 
     def room(self, wanted: int, waiting: int, running: int) -> int:
@@ -65,22 +61,23 @@ def allocation_blocks(study: Study, site: Site, start: float, end: float) -> All
     Raises:
         PilotError: this node has no such network interface as the site names.
     """
-    node, nodes = site.node, study.blocks.nodes
+    node, nodes, shapes = site.node, study.blocks.nodes, Shapes(study, site)
     return AllocationBlocks(
-        workers_per_node=workers_per_node(study, site),
+        workers_per_node=shapes.per_node,
+        leads=shapes.steps(nodes),
+        places=place_settings(shapes, site),
         max_blocks=1,
         walltime_s=end - start,
         kill_grace_s=site.kill_grace,
         address=address_of(site),
         heartbeat_period_s=max(1, round(site.heartbeat.period)),
         heartbeat_threshold_s=max(2, round(site.heartbeat.threshold)),
-        gpus_per_worker=study.trial.gpus_per_rank,
         look_s=min(LOOK_S, site.poll),
         nodes=nodes,
         ends=end,
         # Whole seconds, as workers read it; the block ends up to one second earlier for it.
         launch=[
-            *launch_line(site.launcher, nodes, node.cores, node.gpus),
+            *launch_line(site.launcher, nodes, node.cores, node.gpus, shapes.several_ranks),
             "env", f"{JOB_START}={int(start)}",
         ],
     )  # fmt: skip

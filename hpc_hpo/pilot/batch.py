@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from parsl.jobs.states import JobState
 
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.pilot.blocks import JobSeen
-from hpc_hpo.pilot.executor import BlockExecutor, gpu_shares
+from hpc_hpo.pilot.executor import BlockExecutor
 from hpc_hpo.pilot.launchers import JobScript, launch_line
 from hpc_hpo.pilot.lsf import LsfJobs
 from hpc_hpo.pilot.patience import Patience
@@ -71,7 +72,9 @@ class BatchBlocks:
     launcher: str = "none"
     cores: int = 1
     gpus: int = 0
-    gpus_per_worker: int = 0
+    #: trials of several ranks at one time, and what the placer knows of the site
+    leads: int = 0
+    places: Mapping[str, Any] = field(default_factory=dict)
     prepare: Sequence[str] = ()
     queue: Queue | None = None
     ahead_s: float = 0.0
@@ -115,23 +118,29 @@ class BatchBlocks:
 
         def compose(block: str, directives: Sequence[str], command: str) -> JobScript:
             return JobScript(
+                lead=executor.lead_command(block),
                 directives=directives,
                 prepare=self.prepare,
                 time_left=provider.time_left,
-                launch=launch_line(self.launcher, self.nodes, self.cores, self.gpus),
+                launch=launch_line(
+                    self.launcher, self.nodes, self.cores, self.gpus, self.leads > 0
+                ),
                 command=command,
                 starts=f"{provider.script_dir}/block-{block}.start",
                 signals=str(folder.signal_file(run, block)),
             )
 
         provider.compose = compose
-        return BlockExecutor(
+        executor = BlockExecutor(
             supervise, self.python, label="pool", provider=provider, address=self.address,
             max_workers_per_node=self.workers_per_node, cores_per_worker=1e-3,
-            available_accelerators=gpu_shares(self.workers_per_node, self.gpus_per_worker),
+            leads=self.leads, places=self.places,
             heartbeat_period=self.heartbeat_period_s,
             heartbeat_threshold=self.heartbeat_threshold_s, encrypted=True,
         )  # fmt: skip
+        # The job script starts the lead beside the launch line, not under it.
+        executor.lead_beside = False
+        return executor
 
     def states(
         self, executor: BlockExecutor, jobs: list[str], hurry: bool

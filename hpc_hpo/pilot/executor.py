@@ -12,11 +12,12 @@ changed, and why:
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,11 @@ from typing import Any
 from parsl.executors import HighThroughputExecutor
 from parsl.providers.base import ExecutionProvider
 
+from hpc_hpo.pilot.launchers import with_lead
+from hpc_hpo.pilot.names import LEAD
+
 #: What a worker calls for each slice: bytes of a JSON request in, bytes of a JSON outcome out.
 ENTRY = "hpc_hpo.worker.entry.run_request"
-
-
-def gpu_shares(workers: int, size: int) -> list[str]:
-    """For each worker of a node, the GPUs that it alone sees (CUDA_VISIBLE_DEVICES).
-
-    Args:
-        workers: on the node.
-        size: GPUs of each; 0 = none is set apart.
-    """
-    if size == 0:
-        return []
-    return [
-        ",".join(str(gpu) for gpu in range(worker * size, (worker + 1) * size))
-        for worker in range(workers)
-    ]
 
 
 class BlockExecutor(HighThroughputExecutor):
@@ -49,11 +38,24 @@ class BlockExecutor(HighThroughputExecutor):
     Args:
         supervise: block id -> the supervisor's argument list, up to and including ``--``.
         python: the workers' Python.
+        leads: trials of several ranks that run in a block at one time; where there are any, a
+            block has a *lead* besides its nodes: the worker pool that calls the launcher.
+        places: what the placer knows of the site (shapes.place_settings).
         settings: passed on to HighThroughputExecutor.
+
+    Attributes:
+        on_nodes: puts a launch line before the nodes' command.
+        lead_beside: whether the block's command starts the lead, too.
     """
 
     def __init__(
-        self, supervise: Callable[[str], Sequence[str]], python: str, **settings: Any
+        self,
+        supervise: Callable[[str], Sequence[str]],
+        python: str,
+        *,
+        leads: int = 0,
+        places: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(
             interchange_launch_cmd=[
@@ -61,12 +63,16 @@ class BlockExecutor(HighThroughputExecutor):
                 "-m",
                 "hpc_hpo.pilot.interchange",
                 str(os.getpid()),
+                json.dumps(dict(places or {})),
             ],
             block_error_handler=False,
             **settings,
         )
         self._supervise = supervise
         self._python = python
+        self._leads = leads
+        self.on_nodes: Callable[[str], str] = str
+        self.lead_beside = True
 
     @property
     def blocks_from(self) -> ExecutionProvider:
@@ -85,9 +91,25 @@ class BlockExecutor(HighThroughputExecutor):
         """Parsl composes the launch command here; ours depends on the block."""
 
     def _get_launch_command(self, block_id: str) -> str:
-        pool = [
+        workers = self.max_workers_per_node
+        pool = shlex.join([*self._supervise(block_id), *self._pool(block_id, int(workers))])
+        lead = self.lead_command(block_id) if self.lead_beside else ""
+        command = self.on_nodes(pool)
+        return with_lead(lead, command) if lead else command
+
+    def lead_command(self, block_id: str) -> str:
+        """What starts a block's lead, as a shell command; "" where it needs none."""
+        if self._leads == 0:
+            return ""
+        supervise = self._supervise(block_id)
+        assert supervise[-1] == "--"
+        pool = self._pool(f"{block_id}{LEAD}", self._leads)
+        return shlex.join([*supervise[:-1], "--lead", "--", *pool])
+
+    def _pool(self, block_id: str, workers: int) -> list[str]:
+        return [
             self._python, "-m", "hpc_hpo.pilot.pool",
-            f"--max_workers_per_node={self.max_workers_per_node}",
+            f"--max_workers_per_node={workers}",
             "--addresses", ",".join(sorted(self.all_addresses)),
             f"--port={self.worker_port}",
             f"--prefetch_capacity={self.prefetch_capacity}",
@@ -101,24 +123,29 @@ class BlockExecutor(HighThroughputExecutor):
             f"--hb_threshold={self.heartbeat_threshold}",
             "--cpu-affinity=none",
             "--mpi-launcher=mpiexec",
-            "--available-accelerators",
-            *self.available_accelerators,
+            "--available-accelerators",  # none: the placer says which
             "--drain_period=None",  # the supervisor puts the block's end behind this
         ]  # fmt: skip
-        return shlex.join([*self._supervise(block_id), *pool])
 
-    def submit_slice(self, request: bytes, priority: int, needs_s: float) -> Future[bytes]:
-        """Queue one slice; the future holds the worker's answer."""
+    def submit_slice(
+        self, request: bytes, priority: int, needs_s: float, shape: Sequence[Any]
+    ) -> Future[bytes]:
+        """Queue one slice; the future holds the worker's answer.
+
+        Args:
+            shape: Shape.spec() of its trial.
+        """
         context = {
             "task_executor": {"f": ENTRY},
-            "resource_spec": {"priority": priority, "needs_s": needs_s},
+            "resource_spec": {"priority": priority, "needs_s": needs_s, "shape": list(shape)},
         }
         future: Future[bytes] = self.submit_payload(context, request)
         return future
 
     def hold_block(self, block: str) -> None:
         """Send no further slices to a block's workers; they go on with what they have."""
-        self._hold_block(block)  # type: ignore[no-untyped-call]
+        for manager in (block, f"{block}{LEAD}"):
+            self._hold_block(manager)  # type: ignore[no-untyped-call]
 
     def interchange_alive(self) -> bool:
         """False once the interchange process has ended."""

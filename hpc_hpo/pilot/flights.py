@@ -153,6 +153,9 @@ class Flights:
             outcome["started"], outcome["ended"] = begun["at"], ended or begun["at"]
             outcome["block"], outcome["worker"] = begun["block"], begun["worker"]
             outcome["host"] = begun["host"]
+            flight = self._flights.get(key)
+            if flight is not None and flight.request.get("width", 1) != 1:
+                outcome["width"] = flight.request["width"]
         if word is not None:
             outcome["error"] = {"kind": "lost", "message": word}
         return outcome

@@ -1,10 +1,13 @@
-"""Parsl's interchange, taught to match slices to managers by the time their block has left.
+"""Parsl's interchange, taught to place slices on the nodes of blocks.
 
 Parsl's own interchange gives the next task to any manager with a free worker (parsl #3249 asks
-for more). Here a task names the seconds it needs (``needs_s`` in its resource spec) and goes
-only to a manager whose block lasts that long, so that the rest of a block is offered to the
-slices that fit. A manager's block end is its ``drain_time``, which the block's supervisor sets
-and Parsl's registration message carries.
+for more; parsl #3927 and #2870 are about tasks of several nodes or GPUs). Here a task names the
+seconds it needs (``needs_s`` in its resource spec) and its shape, and is sent with its place:
+nodes, cores and GPUs that no other slice has (desk.py). A slice of one rank goes to the manager
+of its node, one of several ranks to its block's lead, which calls the launcher. It goes only to a
+block that lasts long enough, so that the rest of a block is offered to the slices that fit. A
+manager's block end is its ``drain_time``, which the block's supervisor sets and Parsl's
+registration message carries.
 
 It extends ``Interchange`` of exactly the Parsl version named in setup.cfg: workers must run
 that version in any case.
@@ -12,6 +15,7 @@ that version in any case.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -22,26 +26,20 @@ from typing import Any
 
 from parsl.executors.high_throughput.interchange import Interchange
 
+from hpc_hpo.pilot.desk import Desk, room_of
+
 #: Seconds between looks at whether the steering process still lives.
 PARENT_LOOK_S = 0.5
 
 
 class MatchingInterchange(Interchange):
-    """Gives each manager the first queued tasks that its block's remaining time allows."""
+    """Places each queued slice on nodes whose block lasts long enough.
 
-    def take_fitting(self, count: int, seconds_left: float) -> list[dict[str, Any]]:
-        """Up to `count` tasks from the queue, in order, that need at most `seconds_left`."""
-        queue = self.pending_task_queue
-        taken: list[dict[str, Any]] = []
-        position = len(queue) - 1  # the queue's end comes first
-        while position >= 0 and len(taken) < count:
-            task = queue[position][-1]
-            spec = task["context"].get("resource_spec", {})
-            if spec.get("needs_s", 0.0) <= seconds_left:
-                del queue[position]
-                taken.append(task)
-            position -= 1
-        return taken
+    Attributes:
+        desk: where slices are placed; set after construction.
+    """
+
+    desk: Desk
 
     def expire_drained_managers(
         self, interesting_managers: set[bytes], monitoring_radio: Any
@@ -51,31 +49,36 @@ class MatchingInterchange(Interchange):
     def process_tasks_to_send(
         self, interesting_managers: set[bytes], monitoring_radio: Any
     ) -> None:
-        """Send queued tasks to the managers with free workers and time for them.
+        """Send queued slices to where the placer puts them.
 
-        A manager that has room but no time for what is queued stays interesting: the next
-        task may fit.
+        A manager that has room but nothing that fits stays interesting: the next slice may.
         """
         if not interesting_managers or not self.pending_task_queue:
             return
-        now = time.time()
-        managers = self.manager_selector.sort_managers(self._ready_managers, interesting_managers)
-        for manager_id in managers:
-            if not self.pending_task_queue:
-                return
+        self.desk.look(self._ready_managers, interesting_managers)
+        queue = self.pending_task_queue
+        # The queue's end comes first.
+        waiting = {entry[-1]["task_id"]: entry for entry in reversed(queue)}
+        sent: dict[bytes, list[dict[str, Any]]] = {}
+        for number, manager_id, place in self.desk.assign(
+            [entry[-1] for entry in waiting.values()], self._ready_managers, time.time()
+        ):
+            entry = waiting[number]
+            queue.remove(entry)
+            task = entry[-1]
+            request = json.loads(task["buffer"])
+            request["place"] = place
+            task["buffer"] = json.dumps(request).encode()
+            sent.setdefault(manager_id, []).append(task)
+        for manager_id, tasks in sent.items():
             manager = self._ready_managers[manager_id]
-            room = manager["max_capacity"] - len(manager["tasks"])
-            if room <= 0 or not manager["active"] or manager["draining"]:
-                interesting_managers.discard(manager_id)
-                continue
-            tasks = self.take_fitting(room, manager["drain_time"] - now)
-            if not tasks:
-                continue
             self.manager_sock.send_multipart([manager_id, pickle.dumps(tasks)])
             self.count += len(tasks)
             manager["tasks"].extend(task["task_id"] for task in tasks)
             manager["idle_since"] = None
-            if len(tasks) == room:
+        for manager_id in list(interesting_managers):
+            seen = self._ready_managers.get(manager_id)
+            if seen is None or not room_of(seen) or not seen["active"] or seen["draining"]:
                 interesting_managers.discard(manager_id)
 
 
@@ -95,13 +98,16 @@ def die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Entry point: the steering process's id as argument, the settings on stdin (from Parsl)."""
+    """Entry point: the steering process's id and the site's facts (shapes.place_settings) as
+    arguments, the settings on stdin (from Parsl)."""
     # A Ctrl-C in the terminal is the steering process's to handle: it still needs its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Given, not asked for: it may be dead before this line is reached.
     die_with(int(sys.argv[1]))
     settings = pickle.load(sys.stdin.buffer)
-    MatchingInterchange(**settings).start()
+    interchange = MatchingInterchange(**settings)
+    interchange.desk = Desk(json.loads(sys.argv[2]), time.time)
+    interchange.start()
 
 
 if __name__ == "__main__":

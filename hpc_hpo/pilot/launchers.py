@@ -44,20 +44,53 @@ def mpiexec_line(nodes: int) -> list[str]:
     return ["mpiexec", "-n", str(nodes), "-ppn", "1"] if nodes > 1 else []
 
 
-def launch_line(launcher: str, nodes: int, cores: int, gpus: int) -> list[str]:
+def openmpi_line(nodes: int) -> list[str]:
+    """One process a node by Open MPI's mpirun."""
+    return ["mpirun", "-n", str(nodes), "--map-by", "ppr:1:node", "--bind-to", "none"] if (
+        nodes > 1
+    ) else []  # fmt: skip
+
+
+def with_lead(lead: str, command: str) -> str:
+    """Shell lines that run a block's lead beside its nodes' command, and end it with that."""
+    return "\n".join(
+        [
+            f"{lead} &",
+            "lead=$!",
+            f"{command} &",
+            "nodes=$!",
+            'wait "$nodes"',
+            "status=$?",
+            'kill "$lead" 2>/dev/null',
+            'wait "$lead"',
+            'exit "$status"',
+        ]
+    )
+
+
+def launch_line(
+    launcher: str, nodes: int, cores: int, gpus: int, several_ranks: bool = False
+) -> list[str]:
     """What to put before a command so that it runs once on each node of a job.
 
     Args:
         launcher: a site's `launcher`.
         nodes: of the job.
         cores, gpus: of a node.
+        several_ranks: whether other launch lines will start trials beside this one. jsrun gives
+            a step only what no other holds, so this one then takes a core of each node and
+            no GPU; it is not bound to it.
     """
+    if launcher == "jsrun" and several_ranks:
+        return jsrun_line(nodes, 1, 0)
     if launcher == "srun":
         return srun_line(nodes)
     if launcher == "jsrun":
         return jsrun_line(nodes, cores, gpus)
     if launcher == "mpiexec":
         return mpiexec_line(nodes)
+    if launcher == "openmpi":
+        return openmpi_line(nodes)
     return []
 
 
@@ -74,6 +107,7 @@ class JobScript:
         starts: path prefix of the folders that count the job's starts; a requeued job keeps its
             id, so only these tell its second life from its first.
         signals: path of the file in which the script leaves the signals that reach it.
+        lead: what starts the block's lead on this node, as a shell command; "" = none.
     """
 
     directives: Sequence[str]
@@ -83,6 +117,7 @@ class JobScript:
     command: str
     starts: str
     signals: str
+    lead: str = ""
 
     def text(self) -> str:
         """The script.
@@ -109,11 +144,18 @@ class JobScript:
                 "done",
                 *self.prepare,
                 f'{TIME_LEFT}="$(date +%s) $({self.time_left or "true"})"',
+                *self._start_lead(passed),
                 f"(trap '' USR1 USR2; exec {shlex.join(self.launch)} env {' '.join(passed)} \\",
                 f"  {self.command}) &",
                 "step=$!",
                 'while :; do wait "$step"; status=$?; kill -0 "$step" 2>/dev/null || break; done',
+                *(['kill "$lead" 2>/dev/null', 'wait "$lead"'] if self.lead else []),
                 'exit "$status"',
                 "",
             ]
         )
+
+    def _start_lead(self, passed: Sequence[str]) -> list[str]:
+        if not self.lead:
+            return []
+        return [f"(exec env {' '.join(passed)} \\", f"  {self.lead}) &", "lead=$!"]

@@ -7,8 +7,10 @@ import shlex
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
@@ -16,7 +18,7 @@ from parsl.providers import LocalProvider
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.fsio import tail_of
 from hpc_hpo.pilot.blocks import JobSeen
-from hpc_hpo.pilot.executor import BlockExecutor, gpu_shares
+from hpc_hpo.pilot.executor import BlockExecutor
 
 
 @dataclass
@@ -31,7 +33,9 @@ class LocalBlocks:
     heartbeat_period_s: int = 2
     heartbeat_threshold_s: int = 6
     worker_init: str = ""
-    gpus_per_worker: int = 0
+    #: trials of several ranks at one time, and what the placer knows of the site
+    leads: int = 0
+    places: Mapping[str, Any] = field(default_factory=dict)
     look_s: float = 0.5
     nodes: int = 1
 
@@ -54,7 +58,7 @@ class LocalBlocks:
         return BlockExecutor(
             supervise, sys.executable, label="pool", provider=provider, address=self.address,
             max_workers_per_node=self.workers_per_node, cores_per_worker=1e-3,
-            available_accelerators=gpu_shares(self.workers_per_node, self.gpus_per_worker),
+            leads=self.leads, places=self.places,
             heartbeat_period=self.heartbeat_period_s,
             heartbeat_threshold=self.heartbeat_threshold_s, encrypted=True,
         )  # fmt: skip

@@ -13,11 +13,12 @@ from typing import Any
 from hpc_hpo.errors import HpoError, PilotError
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.fsio import storage_error, to_json
-from hpc_hpo.model import SliceOutcome, SliceRequest
+from hpc_hpo.model import Shape, SliceOutcome, SliceRequest
 from hpc_hpo.pilot.base import Capacity
 from hpc_hpo.pilot.blocks import RELEASED, STOPPED, Block, BlockSource, JobSeen
 from hpc_hpo.pilot.executor import log_parsl_to
 from hpc_hpo.pilot.flights import Flights
+from hpc_hpo.pilot.names import LEAD
 from hpc_hpo.pilot.patience import Patience
 from hpc_hpo.pilot.policy import Limits, LiveBlock, decide
 from hpc_hpo.pilot.spool import SpoolReader
@@ -90,8 +91,9 @@ class ParslPilot:
     def submit(self, request: SliceRequest, priority: int) -> Future[SliceOutcome]:
         future = self._flights.add(request)
         answer = self._executor.submit_slice(
-            to_json(request).encode(), priority, request.get("needs_s", 0.0)
-        )
+            to_json(request).encode(), priority, request.get("needs_s", 0.0),
+            request.get("shape") or Shape().spec(),
+        )  # fmt: skip
         self._flights.await_answer(request, answer)
         return future
 
@@ -197,11 +199,15 @@ class ParslPilot:
         for block in self._blocks.values():
             block.managers = 0
         for manager in self._executor.connected_managers():
-            if manager["block_id"] not in self._blocks or not manager["active"]:
+            block_id, lead, _ = manager["block_id"].partition(LEAD)
+            if block_id not in self._blocks or not manager["active"]:
                 continue
-            block = self._blocks[manager["block_id"]]
+            block = self._blocks[block_id]
             if block.state == "ended":
                 self._hold(block)
+                continue
+            self._tasks[block.id] = self._tasks.get(block.id, 0) + manager["tasks"]
+            if lead:
                 continue
             block.managers += 1
             if not block.connected:
@@ -212,7 +218,6 @@ class ParslPilot:
                     # head start so that no worker idles between them.
                     self._lead_s = max(1.0, self._now() - block.requested)
             self._connected[block.id] = self._connected.get(block.id, 0) + manager["worker_count"]
-            self._tasks[block.id] = self._tasks.get(block.id, 0) + manager["tasks"]
 
     def _hold(self, block: Block) -> None:
         """Give no further slices to the workers of a block that is over: they are orphans.

@@ -23,11 +23,15 @@ import importlib.metadata
 import importlib.util
 import multiprocessing
 import os
+import platform
 import runpy
 import signal
+import socket
 import sys
 import time
 from types import ModuleType
+
+from hpc_hpo.pilot.names import LEAD
 
 POOL = "parsl.executors.high_throughput.process_worker_pool"
 BARE = ("parsl", "parsl.executors")
@@ -58,7 +62,8 @@ def options(now: float) -> list[str]:
     """
     added = []
     if block := os.environ.get("HPC_HPO_BLOCK"):
-        added.append(f"--block_id={block}")
+        lead = LEAD if os.environ.get("HPC_HPO_LEAD") else ""
+        added.append(f"--block_id={block}{lead}")
     if end := os.environ.get("HPC_HPO_BLOCK_END"):
         added.append(f"--drain_period={max(1, int(float(end) - now - SLACK_S))}")
     return added
@@ -74,6 +79,8 @@ def main() -> None:
     context.set_forkserver_preload(PRELOADED)
     parsl.multiprocessing.SpawnContext = context  # type: ignore[assignment]
     importlib.metadata.distributions = lambda **_: ()
+    # By which the placer and the launcher know this node.
+    platform.node = lambda: os.environ.get("HPC_HPO_NODE") or socket.gethostname()
     # Its imports are made here, so that little comes between the clock and the manager.
     importlib.import_module(POOL)
     del sys.modules[POOL]

@@ -27,6 +27,7 @@ from hpc_hpo.pilot.queues import (
     slurm_walltime,
 )
 from hpc_hpo.pilot.scheduler import Caller, call
+from hpc_hpo.pilot.shapes import Shapes, check_shapes, place_settings
 from hpc_hpo.pilot.slurm import SlurmJobs
 from hpc_hpo.site import Site
 from hpc_hpo.study import Study
@@ -38,40 +39,8 @@ LOOK_S = 2.0
 
 def check_shape(study: Study, site: Site) -> list[InputError]:
     """What of the study's resources the site cannot give."""
-    errors = []
+    errors = check_shapes(study, site)
     trial, node = study.trial, site.node
-    if trial.ranks > 1:
-        errors.append(
-            study.problem(
-                "trial.ranks", f"site {site.name} runs trials of one rank", found=trial.ranks,
-                valid="1",
-            )
-        )  # fmt: skip
-    if trial.gpus_per_rank > node.gpus:
-        errors.append(
-            study.problem(
-                "trial.gpus_per_rank", f"a node of site {site.name} has {node.gpus} GPUs",
-                found=trial.gpus_per_rank, valid=f"at most {node.gpus}",
-            )
-        )  # fmt: skip
-    workers = study.blocks.workers_per_node
-    if workers is not None and 0 < node.gpus < workers * trial.gpus_per_rank:
-        errors.append(
-            study.problem(
-                "blocks.workers_per_node",
-                f"a node of site {site.name} has {node.gpus} GPUs and each trial takes "
-                f"{trial.gpus_per_rank}",
-                found=workers,
-                valid=f"at most {node.gpus // trial.gpus_per_rank}",
-            )
-        )
-    if trial.cores_per_rank > node.cores:
-        errors.append(
-            study.problem(
-                "trial.cores_per_rank", f"a node of site {site.name} has {node.cores} cores",
-                found=trial.cores_per_rank, valid=f"at most {node.cores}",
-            )
-        )  # fmt: skip
     if trial.memory is not None and node.memory is not None and trial.memory > node.memory:
         errors.append(study.problem("trial.memory", f"more than a node of site {site.name} has"))
     if site.scheduler == "local" and study.blocks.nodes > 1:
@@ -98,16 +67,8 @@ def check_shape(study: Study, site: Site) -> list[InputError]:
 
 
 def workers_per_node(study: Study, site: Site) -> int:
-    """How many trials run on a node at one time: as asked, or as many as fit."""
-    if study.blocks.workers_per_node is not None:
-        return study.blocks.workers_per_node
-    trial, node = study.trial, site.node
-    fit = [node.cores // trial.cores_per_rank]
-    if trial.gpus_per_rank:
-        fit.append(node.gpus // trial.gpus_per_rank)
-    if trial.memory is not None and node.memory is not None:
-        fit.append(node.memory // trial.memory)
-    return max(1, min(fit))
+    """How many of the smallest trials run on a node at one time: as asked, or as many as fit."""
+    return Shapes(study, site).per_node
 
 
 def block_source(study: Study, site: Site) -> BlockSource:
@@ -121,8 +82,11 @@ def block_source(study: Study, site: Site) -> BlockSource:
 
 def local_blocks(study: Study, site: Site) -> LocalBlocks:
     """Blocks that are processes of this machine."""
+    shapes = Shapes(study, site)
     return LocalBlocks(
-        workers_per_node=workers_per_node(study, site),
+        workers_per_node=shapes.per_node,
+        leads=shapes.steps(1),
+        places=place_settings(shapes, site),
         max_blocks=study.blocks.max,
         walltime_s=study.blocks.walltime,
         kill_grace_s=site.kill_grace,
@@ -130,7 +94,6 @@ def local_blocks(study: Study, site: Site) -> LocalBlocks:
         heartbeat_period_s=max(1, round(site.heartbeat.period)),
         heartbeat_threshold_s=max(2, round(site.heartbeat.threshold)),
         worker_init=site.worker_init,
-        gpus_per_worker=study.trial.gpus_per_rank,
         look_s=site.poll,
     )
 
@@ -141,14 +104,16 @@ def batch_blocks(study: Study, site: Site, caller: Caller = call) -> BatchBlocks
     Args:
         caller: runs the scheduler's commands; replaced in tests.
     """
-    blocks = study.blocks
+    blocks, shapes = study.blocks, Shapes(study, site)
     queue = queue_of(site, study.queue)
     python = site.python or sys.executable
     modules = [f"module load {shlex.quote(name)}" for name in site.modules]
     return BatchBlocks(
         jobs=lambda: batch_jobs(study, site),
         nodes=blocks.nodes,
-        workers_per_node=workers_per_node(study, site),
+        workers_per_node=shapes.per_node,
+        leads=shapes.steps(blocks.nodes),
+        places=place_settings(shapes, site),
         max_blocks=blocks.max,
         walltime_s=blocks.walltime,
         python=python,
@@ -156,7 +121,6 @@ def batch_blocks(study: Study, site: Site, caller: Caller = call) -> BatchBlocks
         launcher=site.launcher,
         cores=site.node.cores,
         gpus=site.node.gpus,
-        gpus_per_worker=study.trial.gpus_per_rank,
         prepare=[*modules, *site.worker_init.splitlines()],
         queue=queue,
         ahead_s=site.warning.ahead if site.warning else 0.0,

@@ -11,10 +11,10 @@ from hpc_hpo.yamlio import Document
 
 #: The launchers that each scheduler's jobs can have.
 LAUNCHERS = {
-    "local": ("none",),
-    "lsf": ("none", "jsrun", "mpiexec"),
-    "slurm": ("none", "srun", "mpiexec"),
-    "pbs": ("none", "mpiexec"),
+    "local": ("none", "mpiexec", "openmpi"),
+    "lsf": ("none", "jsrun", "mpiexec", "openmpi"),
+    "slurm": ("none", "srun", "mpiexec", "openmpi"),
+    "pbs": ("none", "mpiexec", "openmpi"),
 }
 
 

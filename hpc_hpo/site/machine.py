@@ -47,8 +47,11 @@ class Site(Model):
         description="what starts blocks: local, lsf, slurm or pbs"
     )
     submit: Submit = Field(Submit(), description="how a job is handed to the scheduler")
-    launcher: Literal["none", "jsrun", "srun", "mpiexec"] = Field(
-        "none", description="what starts ranks on nodes"
+    launcher: Literal["none", "jsrun", "srun", "mpiexec", "openmpi"] = Field(
+        "none", description="what starts ranks on nodes; mpiexec is Hydra's or PALS's"
+    )
+    mpi: Literal["pmi2", "pmix", "cray_shasta", "none"] | None = Field(
+        None, description="how srun wires the ranks of an MPI program up"
     )
     arch: Annotated[str, BeforeValidator(_this_arch)] = Field(
         "auto", validate_default=True, description="the nodes' architecture, as of uname -m"

@@ -32,6 +32,7 @@ class Node(Model):
     )
     smt: Count = Field(1, description="hardware threads of each core")
     gpus: int = Field(0, ge=0, description="GPUs that the scheduler counts")
+    domains: Count = Field(1, description="NUMA domains, among which cores and GPUs divide")
     gpu_vendor: Literal["nvidia", "amd", "intel"] = Field(
         "nvidia", description="whose GPUs, which decides the variable that masks them"
     )

@@ -215,6 +215,23 @@ class Expression:
         value = self._evaluate(point)
         return None if value is ABSENT else bool(value)
 
+    def number(self, point: Mapping[str, Any]) -> int:
+        """Its value for `point` as a whole number.
+
+        Raises:
+            ValueError: it needs an absent parameter, or is no whole number.
+        """
+        try:
+            value = self._evaluate(point)
+        except (TypeError, ArithmeticError) as error:
+            raise ValueError(f"{self.text}: {error}") from error
+        if value is ABSENT:
+            absent = sorted(self.used - set(point))
+            raise ValueError(f"{self.text}: {', '.join(absent)} is not part of this point")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+            raise ValueError(f"{self.text} is {value!r}, not a whole number")
+        return int(value)
+
     def holds(self, point: Mapping[str, Any], *, when_absent: bool) -> bool:
         """Its truth; `when_absent` where it needs an absent parameter, False where it fails."""
         try:

@@ -212,6 +212,10 @@ class Space:
             u[at : at + domain.dims] = domain.to_unit(value)
         return u
 
+    def domain(self, name: str) -> Domain:
+        """The values of one parameter."""
+        return self._parameters[name].domain
+
     def allows(self, point: Mapping[str, Any]) -> bool:
         """True when every constraint holds or needs a parameter that is absent."""
         return all(c.holds(point, when_absent=True) for c in self._constraints)

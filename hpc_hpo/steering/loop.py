@@ -40,6 +40,9 @@ CPU_RECORD_S = 30.0
 RETRY_S = 10.0
 #: ... and one that a worker declined, for want of time, after this.
 DECLINED_S = 0.5
+#: Where trials differ in size, so many workers' worth is queued beyond what runs: a share of the
+#: workers, and this at least.
+MIXED_AHEAD, MIXED_LEAST = 0.25, 2
 #: After a stop request, slices get this long to checkpoint before their blocks are cancelled.
 DRAIN_S = 120.0
 
@@ -86,6 +89,8 @@ class Steering:
         self._pace = Pace(terms.floor_s, terms.expected_s, terms.block_s)
         self._arrived: queue.SimpleQueue[SliceOutcome] = queue.SimpleQueue()
         self._in_flight = 0
+        #: of each trial with a slice in flight, the workers' worth that it takes
+        self._widths: dict[int, int] = {}
         #: Trials to go on with: (not before, order, trial id).
         self._waiting: list[tuple[float, int, int]] = []
         self._order = 0
@@ -192,6 +197,7 @@ class Steering:
             )
             while True:
                 self._in_flight -= 1
+                self._widths.pop(outcome["trial"], None)
                 self.take(outcome)
                 outcome = self._arrived.get_nowait()
         except queue.Empty:
@@ -209,13 +215,20 @@ class Steering:
     def _fill(self, capacity: Capacity) -> None:
         """Hand slices to the pilot until every worker has one (and a few more, if short)."""
         workers = capacity.connected or capacity.expected
-        room = workers * (1 + self._pace.lookahead()) - self._in_flight
-        trials: list[Trial] = []
+        room = workers * (1 + self._pace.lookahead()) - sum(self._widths.values())
+        if self.terms.mixed and workers:
+            # A choice of sizes for what becomes free.
+            room += max(MIXED_LEAST, round(MIXED_AHEAD * workers))
+        requests: list[SliceRequest] = []
         now = self._clock.now()
-        while room > len(trials) and self._waiting and self._waiting[0][0] <= now:
-            trials.append(self.state.trials[heapq.heappop(self._waiting)[2]])
-        trials += self._ask(min(room - len(trials), self._new_trials_left()))
-        requests = [self._open_slice(trial, now) for trial in trials]
+        while room > 0 and self._waiting and self._waiting[0][0] <= now:
+            trial = self.state.trials[heapq.heappop(self._waiting)[2]]
+            requests.append(self._open_slice(trial, now))
+            room -= self._widths[trial.id]
+        while room > 0 and (asked := self._ask(min(room, self._new_trials_left()))):
+            for trial in asked:
+                requests.append(self._open_slice(trial, now))
+                room -= self._widths[trial.id]
         self._flush()
         if self._storage_error is not None:
             # Unwritten submissions are not made; the restart finds these trials open.
@@ -251,7 +264,11 @@ class Steering:
         self._happen(
             {"e": "submit", "trial": trial.id, "slice": number, "run": self.state.runs, "at": now}
         )
+        shape = self.terms.shape_of(trial.point)
+        self._widths[trial.id] = width = self.terms.width_of(shape)
         return SliceRequest(
+            shape=shape.spec(),
+            width=width,
             dir=self._directory,
             task=self.terms.task,
             run=self.state.runs,

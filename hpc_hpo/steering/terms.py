@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from hpc_hpo.model import Point, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,9 @@ class Terms:
         target_loss: a loss as good as this ends the study; None = no target.
         block_s: walltime of a block; None = without end.
         floor_s: smallest margin before a block's end.
+        shape_of: the shape of a point's trial.
+        width_of: how many workers' worth of nodes such a trial takes.
+        mixed: whether trials differ in size.
     """
 
     trials: int
@@ -30,3 +36,6 @@ class Terms:
     expected_s: float | None = None
     block_s: float | None = None
     floor_s: float = 1.0
+    shape_of: Callable[[Point], Shape] = lambda point: Shape()
+    width_of: Callable[[Shape], int] = lambda shape: 1
+    mixed: bool = False

@@ -114,12 +114,33 @@ class Budget(Model):
     target_loss: float | None = Field(None, description="stop once a loss is as good as this")
 
 
+def _ranks(value: Any) -> Any:
+    if isinstance(value, str) and value.strip().isdigit():
+        raise refuse("wrong type", "a whole number, without quotes")
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise refuse("wrong type", "a whole number, or an expression over parameters")
+    if isinstance(value, int) and value < 1:
+        raise refuse("out of range", "a whole number of at least 1")
+    return value
+
+
 class TrialNeeds(Model):
     """What one trial uses, and what is done when it fails."""
 
-    ranks: Count = Field(1, description="processes")
+    ranks: Annotated[int | str, BeforeValidator(_ranks)] = Field(
+        1, description="processes; a number, or an expression over parameters, as in px * py"
+    )
+    ranks_per_node: Count | None = Field(None, description="of them on each node")
+    nodes: Count | None = Field(None, description="nodes, in place of ranks_per_node")
     cores_per_rank: Count = Field(1, description="cores for each process")
-    gpus_per_rank: int = Field(0, ge=0, description="GPUs for each process")
+    gpus_per_rank: float = Field(
+        0, ge=0, description="GPUs for each process; 0.5 has two of a trial share one"
+    )
+    threads: Count | None = Field(None, description="OMP_NUM_THREADS; its cores by default")
+    exclusive: bool = Field(False, description="no other trial on its nodes")
+    rank_timeout: PositiveDuration = Field(
+        60.0, description="how long ranks wait for one that does not come to should_stop()"
+    )
     memory: Size | None = Field(None, description="memory of the whole trial")
     expected_time: PositiveDuration | None = Field(None, description="usual time of a trial")
     max_time: PositiveDuration | None = Field(None, description="a trial is ended after this")

@@ -42,6 +42,7 @@ import psutil
 from hpc_hpo.errors import StorageError
 from hpc_hpo.fsio import SealedWriter, seal
 from hpc_hpo.worker.deadline import block_name, find_end, find_start
+from hpc_hpo.worker.node import node_name
 
 #: Linux prctl(2): orphaned descendants become this process's children.
 PR_SET_CHILD_SUBREAPER = 36
@@ -109,6 +110,8 @@ class Supervisor:
 
     def record(self, event: str, **facts: object) -> None:
         """Leave a line about this node for the steering process."""
+        if self.options.lead:
+            return  # no node of its own
         line = {"e": event, "run": self.options.run, "block": self.block}
         self.spool.append(seal({**line, "host": socket.gethostname(), "at": time.time(), **facts}))
 
@@ -132,6 +135,9 @@ class Supervisor:
         environment = dict(os.environ)
         environment["HPC_HPO_BLOCK"] = self.block
         environment["HPC_HPO_NOTICE"] = str(self.notice)
+        environment["HPC_HPO_NODE"] = node_name(os.environ)
+        if self.options.lead:
+            environment["HPC_HPO_LEAD"] = "1"
         if self.end is not None:
             environment["HPC_HPO_BLOCK_END"] = repr(self.end)
         return environment
@@ -213,6 +219,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--run", type=int, required=True, help="steering run")
     parser.add_argument("--block", required=True, help="block id")
     parser.add_argument("--workers", type=int, required=True, help="workers on this node")
+    parser.add_argument(
+        "--lead", action="store_true", help="the block's lead, which starts steps over its nodes"
+    )
     parser.add_argument("--walltime", type=float, default=0.0, help="seconds; 0 = none known")
     parser.add_argument("--enforce", action="store_true", help="end the block at its walltime")
     parser.add_argument("--kill-grace", type=float, default=1.0, help="seconds TERM to KILL")

@@ -61,6 +61,10 @@ class Channel:
         assert isinstance(message, dict)
         return message
 
+    def fileno(self) -> int:
+        """The socket's file descriptor."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Close this end."""
         self._socket.close()

@@ -17,6 +17,8 @@ from hpc_hpo.worker.checkpoint import FILES, STATE, Saved, Store
 from hpc_hpo.worker.fence import Fenced
 from hpc_hpo.worker.node import Stop
 
+#: How trial.reduce makes one number of several.
+REDUCTIONS = ("mean", "sum", "min", "max")
 #: Steps and checkpoints vary; the margin allows this much more than the longest seen.
 _SPREAD = 1.25
 _MARGIN_FLOOR_S = 0.2
@@ -82,6 +84,37 @@ class TrialContext:
         self.fenced = False
 
     @property
+    def rank(self) -> int:
+        """Number of this process among the trial's, from 0."""
+        return 0
+
+    @property
+    def size(self) -> int:
+        """Processes of the trial."""
+        return 1
+
+    @property
+    def comm(self) -> Any:
+        """The communicator of the trial's ranks (mpi4py); of this process alone for one rank.
+
+        Raises:
+            ImportError: mpi4py is not installed.
+        """
+        from mpi4py import MPI
+
+        return MPI.COMM_SELF
+
+    def reduce(self, value: float, how: str = "mean") -> float:
+        """A number of all ranks as one, the same on each; collective.
+
+        Args:
+            how: mean, sum, min or max.
+        """
+        if how not in REDUCTIONS:
+            raise ValueError(f"trial.reduce: {how!r} is not one of {', '.join(REDUCTIONS)}")
+        return float(value)
+
+    @property
     def folder(self) -> Path:
         """The trial's own folder, made on first use. It is the same for all of its slices."""
         self._store.folder.mkdir(parents=True, exist_ok=True)
@@ -137,13 +170,18 @@ class TrialContext:
         self.reports[operator.index(step)] = {n: _number(n, v) for n, v in metrics.items()}
 
     def checkpoint(
-        self, state: dict[str, Any] | None, files: tuple[str | PathLike[str], ...] = ()
+        self,
+        state: dict[str, Any] | None,
+        files: tuple[str | PathLike[str], ...] = (),
+        *,
+        parts: bool = False,
     ) -> None:
         """Commit a checkpoint: all of it, or nothing.
 
         Args:
             state: nested dicts, lists and tuples of plain values and numpy arrays.
             files: files and folders to copy beside it.
+            parts: each rank's state is kept, not rank 0's alone; the same for one rank.
 
         Raises:
             CheckpointError: a value that would not come back as it was.
@@ -156,8 +194,11 @@ class TrialContext:
 
                 write_state(folder / STATE, state)
             if files:
-                _copy_files([Path(file) for file in files], folder / FILES)
+                copy_files([Path(file) for file in files], folder / FILES)
 
+        self._commit(build)
+
+    def _commit(self, build: Callable[[Path], None]) -> None:
         begun = self._clock.now()
         try:
             self._store.commit(build, step=self._last_step(), reports=self.reports, kind="python")
@@ -229,7 +270,12 @@ class TrialContext:
         return pace
 
 
-def _copy_files(paths: list[Path], folder: Path) -> None:
+def copy_files(paths: list[Path], folder: Path) -> None:
+    """Copy files and folders into a new folder, each under its own name.
+
+    Raises:
+        CheckpointError: one does not exist, or two have the same name.
+    """
     folder.mkdir()
     for path in paths:
         target = folder / path.name

@@ -9,11 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_hpo.clock import Clock
-from hpc_hpo.model import ErrorInfo, Pace, SliceEnd, SliceOutcome, SliceRequest, TaskSpec
+from hpc_hpo.model import (
+    ErrorInfo,
+    Pace,
+    Shape,
+    SliceEnd,
+    SliceOutcome,
+    SliceRequest,
+    TaskSpec,
+)
 from hpc_hpo.worker.checkpoint import Saved, newest_of
 from hpc_hpo.worker.log import LogFile
 from hpc_hpo.worker.node import Node, Watch
+from hpc_hpo.worker.place import bind, hardware_threads, outside_worlds, shape_of, share_variables
 
+#: The hardware threads that the worker itself was given.
+ALLOWED = frozenset(os.sched_getaffinity(0))
 #: A payload that has not paused this long before the deadline is killed, which leaves the time
 #: to write its outcome.
 LAST_CALL_S = 0.15
@@ -45,6 +56,17 @@ class SliceJob:
     def folder(self) -> Path:
         """The trial's folder; it may not exist."""
         return trial_folder(self.request)
+
+    @property
+    def shape(self) -> Shape:
+        """What the trial takes of the machine."""
+        return shape_of(self.request)
+
+    def bind(self, pid: int) -> None:
+        """Bind a process to the cores of a slice of one rank, where cores are bound."""
+        place = self.request.get("place")
+        if place is not None and place.get("bind") and self.shape.ranks == 1:
+            bind(pid, hardware_threads(place["nodes"][0][1], ALLOWED))
 
     @property
     def timeout_at(self) -> float | None:
@@ -138,6 +160,8 @@ def stamp(
     outcome["slice"] = request["slice"]
     outcome["host"], outcome["block"], outcome["worker"] = node.host, node.block, node.worker
     outcome["started"], outcome["ended"] = started, ended
+    if request.get("width", 1) != 1:
+        outcome["width"] = request["width"]
     outcome.setdefault("loss", None)
     outcome.setdefault("reports", [])
     outcome.setdefault("pace", Pace())
@@ -159,6 +183,11 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def base_environment(task: TaskSpec) -> dict[str, str]:
-    """The worker's environment with the study's variables over it."""
-    return {**os.environ, **task.get("env", {})}
+def base_environment(job: SliceJob) -> dict[str, str]:
+    """The worker's environment with the study's variables, and those of the slice's place."""
+    given = job.task.get("env", {})
+    environment = {**outside_worlds(os.environ), **given}
+    place = job.request.get("place")
+    if place is not None and job.shape.ranks == 1:
+        environment.update(share_variables(place, place["nodes"][0][2], job.shape, given))
+    return environment

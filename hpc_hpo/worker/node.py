@@ -20,6 +20,14 @@ TERM_ALLOWS_S = 0.8
 LOOK_EVERY_S = 0.2
 
 
+def node_name(environ: Mapping[str, str]) -> str:
+    """This node by the name its launcher knows: slurmd's own, which a test cluster on one machine
+    tells its nodes apart by, one that was set, or the host's."""
+    return (
+        environ.get("SLURMD_NODENAME") or environ.get("HPC_HPO_NODE") or socket.gethostname()
+    )  # fmt: skip
+
+
 class Stop(NamedTuple):
     """A request to end the running slice early."""
 

@@ -21,8 +21,11 @@ from hpc_hpo.worker.context import margin
 from hpc_hpo.worker.fence import list_names
 from hpc_hpo.worker.job import SliceJob, base_environment
 from hpc_hpo.worker.process import end_session, signal_session, start
+from hpc_hpo.worker.rank_server import RankServer
 
 _TICK_S = 0.1
+#: A launcher gets this long to end its ranks on other nodes, in seconds.
+LAUNCHER_GRACE_S = 1.0
 _INPUT, _DATA = "input.json", "input_ds.json"
 _WORKDIR = re.compile(r"s(\d{6,})$")
 
@@ -36,14 +39,22 @@ def run_command(job: SliceJob) -> SliceOutcome:
     """
     workdir = _make_workdir(job)
     request, task = job.request, job.task
+    ranks: RankServer | None = None
     try:
         argv = _arguments(job)
         if not argv:
             return job.failed("command", "the command is empty")
-        process = start(argv, cwd=workdir, env=_environment(job), log_fd=job.log.fd)
+        environment = _environment(job)
+        if job.shape.ranks > 1:
+            ranks = RankServer(job, workdir, argv=argv, environment=environment)
+            argv = ranks.launch
+        process = start(argv, cwd=workdir, env=environment, log_fd=job.log.fd)
+        job.bind(process.pid)
     except (InputError, ValueError) as error:
         return job.failed("command", str(error))
     except OSError as error:
+        if ranks is not None:
+            ranks.close()
         return job.failed("command", f"{argv[0]}: cannot be started: {error.strerror}")
     try:
         _remove_older_workdirs(job)
@@ -51,11 +62,13 @@ def run_command(job: SliceJob) -> SliceOutcome:
         files = FileWatch(workdir, task.get("checkpoint_files", []), ignore)
         keep = task.get("checkpoint_keep", 2)
         store = Store(job.folder, request["slice"], job.lineage, keep, job.clock)
-        attendant = _Attendant(job, workdir, process, files, store)
+        attendant = _Attendant(job, workdir, process, files, store, ranks)
         outcome = attendant.attend()
     finally:
-        # Nothing the command has started outlives its slice.
-        end_session(process, 0.0)
+        # Nothing the command has started outlives its slice; the launcher ends its ranks.
+        if ranks is not None:
+            ranks.close()
+        end_session(process, 0.0 if ranks is None else LAUNCHER_GRACE_S)
     outcome["pace"] = attendant.pace
     if "error" in outcome:
         outcome["error"].setdefault("log_tail", job.log_tail())
@@ -95,7 +108,7 @@ def _arguments(job: SliceJob) -> list[str]:
 def _environment(job: SliceJob) -> dict[str, str]:
     request = job.request
     env = {
-        **base_environment(job.task),
+        **base_environment(job),
         "HPC_HPO_TRIAL": str(request["trial"]),
         "HPC_HPO_SLICE": str(request["slice"]),
         "HPC_HPO_SEED": str(request["seed"]),
@@ -122,6 +135,7 @@ class _Attendant:
     process: subprocess.Popen[bytes]
     files: FileWatch
     store: Store
+    ranks: RankServer | None
     signalled_at: float | None = None
     reason: str = ""
     answer_s: float | None = None
@@ -130,8 +144,12 @@ class _Attendant:
         """Wait until the command ends or has to be ended."""
         job = self.job
         while True:
+            if self.ranks is not None:
+                self.ranks.pump(0.0)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self._judge(self.process.wait(timeout=_TICK_S))
+            if self.ranks is not None and self.ranks.failures and self.signalled_at is None:
+                return self._rank_failed()
             if job.past_timeout():
                 end_session(self.process, job.kill_grace_s)
                 return job.timed_out()
@@ -159,7 +177,10 @@ class _Attendant:
         if stop is not None or (deadline is not None and now >= deadline - room):
             self.signalled_at = now
             self.reason = stop.reason if stop is not None else "walltime"
-            signal_session(self.process.pid, _signal(job))
+            if self.ranks is not None:
+                self.ranks.send({"signal": int(_signal(job))})
+            else:
+                signal_session(self.process.pid, _signal(job))
 
     def _save_is_due(self) -> bool:
         job, last = self.job, self.store.last_at
@@ -198,11 +219,23 @@ class _Attendant:
             self.answer_s = job.clock.now() - self.signalled_at
             return self._judge_signalled()
         if code != 0:
+            if self.ranks is not None and self.ranks.failures:
+                return self._rank_failed()
             return job.died(code)
         try:
             return read_output(job.task, self.workdir, job.log, job.log_start)
         except NoOutput as error:
             return job.failed("output", str(error), code)
+
+    def _rank_failed(self) -> SliceOutcome:
+        """One rank has ended badly; the others would wait for it."""
+        assert self.ranks is not None
+        self.ranks.pump(_TICK_S)
+        error = self.ranks.first_failure()
+        assert error is not None
+        if self.job.watch.ending(self.job.request.get("margin_s", 0.0)):
+            return self.job.lost("the ranks were ended as the block ended")
+        return SliceOutcome(end=SliceEnd.FAILED.value, loss=None, error=error)
 
     def _judge_signalled(self) -> SliceOutcome:
         """After the signal any way to end is a pause, unless there is a loss."""

@@ -46,7 +46,10 @@ class RunnerClient:
     def _ready(self, job: SliceJob) -> tuple[subprocess.Popen[bytes], Channel]:
         """A runner that fits the job: the same study, log, variables and import path."""
         env, path = job.task.get("env", {}), job.task.get("path", [])
-        key = (job.request["dir"], job.log.name, tuple(sorted(env.items())), tuple(path))
+        # Libraries look once at which GPUs there are and how many threads to start.
+        place = job.request.get("place")
+        share = None if place is None else (place["nodes"][0][2], job.shape.threads)
+        key = (job.request["dir"], job.log.name, tuple(sorted(env.items())), tuple(path), share)
         if self._process is not None and self._process.poll() is not None:
             self.close()  # it died between two slices
         if self._process is None or self._channel is None or key != self._key:
@@ -54,6 +57,7 @@ class RunnerClient:
             self._start(job)
             self._key = key
         assert self._process is not None and self._channel is not None
+        job.bind(self._process.pid)
         return self._process, self._channel
 
     def _start(self, job: SliceJob) -> None:
@@ -63,7 +67,7 @@ class RunnerClient:
                 self._process = start(
                     [sys.executable, "-c", _BOOT, _PACKAGE_PARENT, str(theirs.fileno())],
                     cwd=None,
-                    env=base_environment(job.task),
+                    env=base_environment(job),
                     log_fd=job.log.fd,
                     pass_fds=[theirs.fileno()],
                 )

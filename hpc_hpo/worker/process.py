@@ -36,8 +36,12 @@ def start(
     env: Mapping[str, str],
     log_fd: int,
     pass_fds: Sequence[int] = (),
+    error_fd: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a new session; stdout and stderr go to `log_fd`, stdin is empty.
+
+    Args:
+        error_fd: for stderr, where that is to go elsewhere.
 
     Raises:
         OSError: the program does not exist or cannot be executed.
@@ -51,7 +55,7 @@ def start(
         env=dict(env),
         stdin=subprocess.DEVNULL,
         stdout=log_fd,
-        stderr=log_fd,
+        stderr=log_fd if error_fd is None else error_fd,
         pass_fds=tuple(pass_fds),
         start_new_session=True,
         preexec_fn=_die_with_parent(os.getpid()) if main else None,

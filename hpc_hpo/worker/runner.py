@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Runner:
         store = Store(
             folder, request["slice"], lineage, task.get("checkpoint_keep", 2), self._clock
         )
-        trial = TrialContext(
+        trial = self.context(
             id=request["trial"],
             seed=request["seed"],
             inputs=task.get("inputs", {}),
@@ -78,7 +79,7 @@ class Runner:
             stop_step=request.get("stop_step"),
             poll=self.poll,
         )
-        outcome = evaluate(task, request["point"], trial)
+        outcome = self.agree(evaluate(task, request["point"], trial), trial)
         if trial.fenced:
             outcome["end"], outcome["loss"] = SliceEnd.FENCED.value, None
         known = request.get("known_step")
@@ -90,6 +91,13 @@ class Runner:
         outcome["pace"] = trial.pace
         if store.last is not None:
             outcome["checkpoint"] = store.last.info
+        return outcome
+
+    #: what an objective sees of its trial
+    context: Callable[..., TrialContext] = TrialContext
+
+    def agree(self, outcome: SliceOutcome, trial: TrialContext) -> SliceOutcome:
+        """The outcome of all ranks; that of the only one here."""
         return outcome
 
     def poll(self) -> Stop | None:

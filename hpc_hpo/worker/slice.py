@@ -13,6 +13,7 @@ from hpc_hpo.worker.node import Node, Watch
 from hpc_hpo.worker.objective import describe_error
 from hpc_hpo.worker.payload_command import run_command
 from hpc_hpo.worker.payload_python import RunnerClient
+from hpc_hpo.worker.payload_ranks import run_ranks
 
 
 def run_slice(
@@ -97,7 +98,10 @@ def _begin(
 def _run_payload(job: SliceJob, runner: RunnerClient) -> SliceOutcome:
     if job.past_timeout():
         return job.timed_out()
-    outcome = runner.run(job) if job.task["kind"] == "python" else run_command(job)
+    if job.task["kind"] != "python":
+        outcome = run_command(job)
+    else:
+        outcome = run_ranks(job) if job.shape.ranks > 1 else runner.run(job)
     if outcome["end"] == SliceEnd.PAUSED.value and not (outcome.get("checkpoint") or job.restored):
         job.log.note(
             f"trial {job.request['trial']} paused without any checkpoint; it will start afresh"

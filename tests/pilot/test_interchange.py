@@ -10,6 +10,8 @@ import time
 from parsl.executors.high_throughput.manager_selector import BlockIdManagerSelector
 from sortedcontainers import SortedList
 
+from hpc_hpo.model import Shape
+from hpc_hpo.pilot.desk import Desk
 from hpc_hpo.pilot.interchange import MatchingInterchange
 from tests.e2e.conftest import wait_until
 
@@ -30,16 +32,18 @@ def interchange(tasks, managers):
     made.manager_selector = BlockIdManagerSelector()
     made.pending_task_queue = SortedList(key=lambda entry: (entry[0], entry[1]))
     for number, (priority, needs) in enumerate(tasks, 1):
-        spec = {"priority": priority, "needs_s": needs}
-        message = {"task_id": number, "context": {"resource_spec": spec}, "buffer": b""}
+        spec = {"priority": priority, "needs_s": needs, "shape": Shape().spec()}
+        message = {"task_id": number, "context": {"resource_spec": spec}, "buffer": b"{}"}
         made.pending_task_queue.add((-priority, -number, message))
     made._ready_managers = {
         name: {
             "block_id": name.decode(), "tasks": [], "max_capacity": room, "active": True,
-            "draining": False, "drain_time": time.time() + left, "idle_since": 0.0,
+            "draining": False, "hostname": "node1", "drain_time": time.time() + left,
+            "idle_since": 0.0,
         }
         for name, (room, left) in managers.items()
     }  # fmt: skip
+    made.desk = Desk({"cores": 8}, time.time)
     return made
 
 

@@ -70,7 +70,7 @@ class Engine:
     def hold_block(self, block):
         self.held.append(block)
 
-    def submit_slice(self, request, priority, needs_s):
+    def submit_slice(self, request, priority, needs_s, shape):
         request = from_json(request)
         answer = self.answers[request["trial"], request["slice"]] = Future()
         return answer

@@ -1,0 +1,314 @@
+"""Trials of several ranks, with a real MPI: mpi4py ranks under mpiexec on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from hpc_hpo.worker.checkpoint import verify
+from tests.worker.bench import Bench, is_running, wait_for
+
+RANKS = 4
+
+
+def mpiexec() -> str:
+    """The launcher; it lies beside this Python when MPI came as a wheel."""
+    beside = Path(sys.executable).parent / "mpiexec"
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    try:
+        import mpi4py  # noqa: F401
+    except ImportError:
+        found = None
+    if not found:
+        words = "needs mpi4py and an MPI: pip install mpi4py mpich"
+        if os.environ.get("HPC_HPO_NEEDS_MPI"):
+            pytest.fail(words)
+        pytest.skip(words)
+    return found
+
+
+@pytest.fixture
+def ranks(bench: Bench) -> Iterator[Bench]:
+    """A bench whose slices are of four ranks on one node."""
+    launcher = mpiexec()
+    made = bench.request
+    nodes = [["here", list(range(RANKS)), [0, 1, 2, 3]]]
+
+    def request(**facts: Any) -> dict[str, Any]:
+        place = {
+            "index": 0, "nodes": nodes, "bind": False, "mask": "CUDA_VISIBLE_DEVICES",
+            "launch": [launcher, "-n", str(RANKS)], "erf": "",
+        }  # fmt: skip
+        shape = [RANKS, RANKS, 1, 1.0, False, 2]
+        return made(**{"shape": shape, "place": place, **facts})
+
+    bench.request = request  # type: ignore[method-assign]
+    bench.task["rank_timeout_s"] = 2.0
+    yield bench
+    left = [p for p in psutil.Process().children(recursive=True) if is_running(p.pid)]
+    for worker in bench.workers:
+        worker.close()
+    # Hydra's helpers end a moment after the ranks.
+    _, alive = psutil.wait_procs(left, timeout=5)
+    assert not [p.cmdline() for p in alive], "no rank outlives its slice"
+
+
+def test_that_all_ranks_see_one_point_one_world_and_a_share_each(ranks: Bench) -> None:
+    ranks.objective(
+        """
+        import json, os
+        def train(config, trial):
+            mine = (trial.rank, trial.size, config["x"], trial.seed,
+                    os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"])
+            everyone = trial.comm.gather(mine)
+            if trial.rank == 0:
+                (trial.folder / "seen.json").write_text(json.dumps(everyone))
+            return trial.reduce(float(trial.rank), "sum")
+        """
+    )
+    outcome = ranks.run()
+    assert (outcome["end"], outcome["loss"]) == ("completed", 6.0), outcome
+    seen = json.loads((ranks.trial / "seen.json").read_text())
+    assert seen == [[rank, RANKS, 2.0, 11, str(rank), "2"] for rank in range(RANKS)]
+
+
+def test_that_all_ranks_stop_in_the_same_step_and_resume_from_their_own_parts(
+    ranks: Bench,
+) -> None:
+    ranks.objective(
+        """
+        import time
+        def train(config, trial):
+            state = trial.restore() or {"step": 0, "mine": []}
+            for step in range(state["step"], 400):
+                time.sleep(0.02 * (trial.rank + 1) / trial.size)
+                state = {"step": step + 1, "mine": state["mine"][-3:] + [trial.rank]}
+                trial.report(step, value=float(step))
+                if trial.should_stop():
+                    trial.checkpoint(state, parts=True)
+                    steps = trial.comm.allgather(state["step"])
+                    assert len(set(steps)) == 1, steps
+                    return None
+                if trial.slice == 2 and step > state["step"] + 5:
+                    break
+            assert set(state["mine"]) == {trial.rank}
+            return float(state["step"])
+        """
+    )
+    end = time.time() + 6.0
+    first = ranks.run(worker=ranks.worker(block_end=end), margin_s=2.5)
+    assert (first["end"], first["reason"]) == ("paused", "walltime"), first
+    saved = verify(ranks.trial / first["checkpoint"]["name"])
+    assert list(saved.meta["files"]) == [f"parts/rank-{r:06d}.h5" for r in range(RANKS)]
+    again = ranks.run(slice=2, known_step=first["checkpoint"]["step"])
+    assert again["restored"] == first["checkpoint"]["name"]
+    assert again["end"] == "completed" and again["loss"] == 400.0, again
+
+
+def test_that_a_stop_request_reaches_all_ranks(ranks: Bench) -> None:
+    ranks.objective(
+        """
+        import time
+        def train(config, trial):
+            (trial.folder / f"up-{trial.rank}").touch()
+            while not trial.should_stop():
+                time.sleep(0.01)
+            trial.checkpoint({"rank": trial.rank})
+            return None
+        """
+    )
+    ups = [ranks.trial / f"up-{r}" for r in range(RANKS)]
+
+    def ask() -> None:
+        wait_for(lambda: all(up.exists() for up in ups))
+        content = {"deadline": time.time() + 30, "reason": "preempted"}
+        ranks.notice.write_text(json.dumps(content))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    outcome = ranks.run()
+    thread.join()
+    assert (outcome["end"], outcome["reason"]) == ("paused", "preempted"), outcome
+    assert "state.h5" in verify(ranks.trial / outcome["checkpoint"]["name"]).meta["files"]
+
+
+def test_that_a_rank_that_raises_ends_the_slice_with_its_number_and_traceback(
+    ranks: Bench,
+) -> None:
+    ranks.objective(
+        """
+        def train(config, trial):
+            if trial.rank == 2:
+                raise ValueError("no such mesh")
+            trial.comm.Barrier()
+            return 0.0
+        """
+    )
+    begun = time.monotonic()
+    outcome = ranks.run()
+    took = time.monotonic() - begun
+    assert outcome["end"] == "failed"
+    assert outcome["error"]["message"] == "rank 2 of 4: ValueError: no such mesh"
+    assert "raise ValueError" in outcome["error"]["traceback"]
+    # The others would have waited for ever.
+    assert took < 60
+
+
+def test_that_a_rank_that_is_killed_is_named(ranks: Bench) -> None:
+    ranks.objective(
+        """
+        import os, signal
+        def train(config, trial):
+            if trial.rank == 1:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            trial.comm.Barrier()
+            return 0.0
+        """
+    )
+    outcome = ranks.run()
+    assert outcome["end"] == "failed"
+    assert outcome["error"]["message"].startswith("rank 1 of 4: was killed by SIGSEGV"), outcome
+
+
+def test_that_a_rank_that_hangs_is_named(ranks: Bench) -> None:
+    ranks.objective(
+        """
+        import time
+        def train(config, trial):
+            for step in range(5):
+                trial.should_stop()
+            if trial.rank == 3:
+                time.sleep(600)
+            trial.should_stop()
+            return 0.0
+        """
+    )
+    outcome = ranks.run()
+    assert outcome["error"]["kind"] == "hang"
+    assert (
+        "rank 3 of 4 did not come to trial.should_stop() within 2 s"
+        in (outcome["error"]["message"])
+    )
+
+
+def test_that_a_part_that_cannot_be_written_commits_no_checkpoint(ranks: Bench) -> None:
+    ranks.objective(
+        """
+        def train(config, trial):
+            good = {"a": 1}
+            trial.checkpoint(good, parts=True)
+            bad = {"a": object()} if trial.rank == 3 else good
+            try:
+                trial.checkpoint(bad, parts=True)
+            except Exception as error:
+                caught = type(error).__name__
+            everyone = trial.comm.allgather(caught)
+            assert everyone == ["CheckpointError"] * trial.size, everyone
+            trial.checkpoint({"a": 2}, parts=True)
+            return 1.0
+        """
+    )
+    outcome = ranks.run()
+    assert outcome["end"] == "completed", outcome
+    assert len(ranks.checkpoints()) == 2
+    assert not list(ranks.trial.glob(".ckpt*"))
+
+
+def test_that_a_launcher_that_forms_worlds_of_one_is_said(ranks: Bench) -> None:
+    # As srun does with the wrong PMI: four processes, each alone.
+    script = ranks.source / "fake_launcher"
+    script.write_text('#!/bin/bash\nfor r in 0 1 2 3; do JSM_NAMESPACE_RANK=$r "$@" & done; wait\n')
+    script.chmod(0o755)
+    ranks.objective("def train(config, trial): return 0.0")
+    request = ranks.request()
+    place = {**request["place"], "launch": [str(script)]}
+    outcome = ranks.run(place=place)
+    assert outcome["error"]["kind"] == "launch", outcome["error"]
+    assert "worlds of 1, not one of 4" in outcome["error"]["message"]
+
+
+COMMAND = """
+import json, os, pathlib, signal, sys, time
+rank = int(os.environ["RANK"])
+facts = {n: os.environ[n] for n in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK",
+         "LOCAL_RANK", "NODE_RANK", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+pathlib.Path(f"facts-{rank}.json").write_text(json.dumps(facts))
+"""
+
+
+def test_that_a_command_s_ranks_get_the_variables_of_torch_distributed(ranks: Bench) -> None:
+    ranks.command(
+        COMMAND
+        + """
+if rank == 0:
+    pathlib.Path("output.json").write_text(json.dumps({"loss": 0.5}))
+""",
+        loss={"file": "output.json", "key": "loss"},
+    )
+    outcome = ranks.run()
+    assert (outcome["end"], outcome["loss"]) == ("completed", 0.5), outcome
+    work = ranks.trial / "s000001"
+    facts = [json.loads((work / f"facts-{r}.json").read_text()) for r in range(RANKS)]
+    assert [f["RANK"] for f in facts] == [f["LOCAL_RANK"] for f in facts] == list("0123")
+    assert [f["CUDA_VISIBLE_DEVICES"] for f in facts] == list("0123")
+    assert {f["WORLD_SIZE"] for f in facts} == {"4"} and {f["NODE_RANK"] for f in facts} == {"0"}
+    assert len({(f["MASTER_ADDR"], f["MASTER_PORT"]) for f in facts}) == 1
+    assert not (work / "ranks.json").exists(), "the token goes with the slice"
+
+
+def test_that_every_rank_of_a_command_gets_the_checkpoint_signal(ranks: Bench) -> None:
+    ranks.command(
+        COMMAND
+        + """
+def save(number, frame):
+    pathlib.Path(f"model-{rank}.pt").write_text(str(rank))
+    sys.exit(0)
+signal.signal(signal.SIGUSR1, save)
+time.sleep(600)
+""",
+        loss={"file": "output.json", "key": "loss"},
+        checkpoint_files=["model-*.pt"],
+    )
+    outcome = ranks.run(worker=ranks.worker(block_end=time.time() + 5.0), margin_s=2.0)
+    assert (outcome["end"], outcome["reason"]) == ("paused", "walltime"), outcome
+    saved = verify(ranks.trial / outcome["checkpoint"]["name"])
+    assert sorted(saved.meta["files"]) == [f"files/model-{r}.pt" for r in range(RANKS)]
+
+
+def test_that_a_command_s_rank_that_fails_is_named(ranks: Bench) -> None:
+    ranks.command(COMMAND + "sys.exit(3) if rank == 1 else time.sleep(600)\n")
+    outcome = ranks.run()
+    assert outcome["end"] == "failed"
+    assert outcome["error"]["message"].startswith("rank 1 of 4: exited with status 3"), outcome
+
+
+def test_that_a_one_rank_trial_is_no_rank_of_the_pilot_s_world(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mpiexec()
+    # What the process managers of MPICH, Open MPI and jsrun set for the processes they start.
+    for name, value in {
+        "PMI_RANK": "1", "PMI_SIZE": "2", "PMI_FD": "77", "PMIX_RANK": "1", "PMIX_NAMESPACE": "x",
+        "OMPI_COMM_WORLD_SIZE": "2", "JSM_NAMESPACE_SIZE": "2", "MPI_LOCALRANKID": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    bench.objective(
+        """
+        import os
+        def train(config, trial):
+            from mpi4py import MPI
+            assert not [n for n in os.environ if n.startswith(("PMI", "OMPI_COMM", "JSM"))]
+            return float(MPI.COMM_WORLD.Get_size() + trial.comm.Get_size())
+        """
+    )
+    assert bench.run()["loss"] == 2.0
