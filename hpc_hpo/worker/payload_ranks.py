@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from typing import cast
 
@@ -16,6 +17,8 @@ _TICK_S = 0.1
 _START_S = 120.0
 #: After the first sign of a failure, the others' are waited for so long: the first is the cause.
 _GATHER_S = 0.3
+#: The ranks get this long to end their MPI after the outcome, in seconds.
+_FINALIZE_S = 3.0
 #: The launcher gets this long to end its ranks after a failure, in seconds.
 _END_S = 1.0
 
@@ -39,6 +42,10 @@ def run_ranks(job: SliceJob) -> SliceOutcome:
         return job.failed("launch", f"{server.launch[0]}: cannot be started: {error.strerror}")
     try:
         outcome = _Attendant(job, server, process).attend()
+        if outcome["end"] in (SliceEnd.COMPLETED.value, SliceEnd.PAUSED.value):
+            # The ranks end their MPI by themselves; no further than the deadline.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_FINALIZE_S)
     finally:
         # Hung up first: keepers on other nodes end their ranks, whatever the launcher does.
         server.close()

@@ -1,0 +1,122 @@
+"""Trials of several ranks over the nodes of a real Slurm, beside trials of one rank."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from hpc_hpo.worker.checkpoint import verify
+
+pytestmark = [pytest.mark.slow, pytest.mark.batch]
+
+STUDY = """
+name: chain
+objective: objective.py:train
+space: {x: {float: [0.0, 1.0]}, wide: {int: [0, 1]}}
+optimizer: sobol
+seed: 3
+budget: {trials: TRIALS}
+trial: {ranks: RANKS, ranks_per_node: 2, gpus_per_rank: 1}
+checkpoint: {every: 0.5s}
+site: ./site.yaml
+blocks: {nodes: 2, walltime: 1m}
+"""
+
+OBJECTIVE = """
+import json, os, time
+from pathlib import Path
+
+def train(config, trial):
+    state = trial.restore() or {"step": 0}
+    begun = time.time()
+    cores = sorted(os.sched_getaffinity(0))
+    mine = [os.environ["SLURMD_NODENAME"], os.environ["CUDA_VISIBLE_DEVICES"]]
+    everyone = trial.comm.gather(mine)
+    for step in range(state["step"], STEPS):
+        time.sleep(0.1)
+        trial.report(step, value=float(step))
+        if trial.should_stop():
+            trial.checkpoint({"step": step + 1, "rank": trial.rank}, parts=True)
+            break
+    else:
+        step = None
+    assert state.get("rank", trial.rank) == trial.rank
+    if trial.rank == 0:
+        record = {"trial": trial.id, "slice": trial.slice, "size": trial.size,
+                  "shares": everyone, "begun": begun, "ended": time.time()}
+        Path(os.environ["SEEN"], f"{trial.id}-{trial.slice}.json").write_text(
+            json.dumps(record))
+    return None if step is not None else trial.reduce((config["x"] - 0.3) ** 2)
+"""
+
+
+def records(folder: Path) -> list[dict]:
+    """What each slice has seen of its share."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def prepare(shop, *, trials: int, ranks: str, steps: int, nodes_limit: int = 2) -> Path:
+    """A study of trials of several ranks; the folder into which its slices write."""
+    shop.write(objective=OBJECTIVE, steps=steps, limit=nodes_limit)
+    with open(shop.folder / "site.yaml", "a") as site:
+        site.write("mpi: pmi2\n")
+    seen = shop.folder / "seen"
+    seen.mkdir()
+    study = STUDY.replace("TRIALS", str(trials)).replace("RANKS", ranks)
+    (shop.folder / "study.yaml").write_text(study + f"env: {{SEEN: '{seen}'}}\n")
+    return seen
+
+
+def test_that_a_trial_over_two_nodes_goes_on_with_its_four_parts_in_the_next_job(shop):
+    seen = prepare(shop, trials=1, ranks="4", steps=800)
+    shop.start()
+    state = shop.finish(240)
+    found = records(seen)
+    assert [r["size"] for r in found] == [4] * len(found) and len(found) >= 2
+    for record in found:
+        assert sorted(map(tuple, record["shares"])) == [
+            ("n1", "0"), ("n1", "1"), ("n2", "0"), ("n2", "1")
+        ] or len({tuple(share) for share in record["shares"]}) == 4  # fmt: skip
+    trial = state.trials[0]
+    assert trial.failures == 0 and trial.loss is not None
+    first = trial.slices[0]
+    assert (first.end.value, first.reason) == ("paused", "walltime")
+    saved = verify(shop.study / "trials" / "000000" / trial.checkpoint["name"])
+    assert sorted(saved.meta["files"]) == [f"parts/rank-{r:06d}.h5" for r in range(4)]
+
+
+def test_that_trials_of_one_and_of_four_ranks_share_no_gpu(shop):
+    seen = prepare(shop, trials=14, ranks="1 + 3 * wide", steps=15)
+    shop.start()
+    state = shop.finish(240)
+    assert state.trial_states["completed"] == 14
+    found = records(seen)
+    assert {r["size"] for r in found} == {1, 4}
+    for one, other in combinations(found, 2):
+        if one["begun"] < other["ended"] and other["begun"] < one["ended"]:
+            gpus = [{tuple(share) for share in r["shares"]} for r in (one, other)]
+            assert not gpus[0] & gpus[1], (one, other)
+    assert all(len({tuple(share) for share in r["shares"]}) == r["size"] for r in found)
+    at_once = [
+        (a, b) for a, b in combinations(found, 2)
+        if a["begun"] < b["ended"] and b["begun"] < a["ended"]
+    ]  # fmt: skip
+    assert at_once, "small trials run beside each other"
+
+
+def test_that_a_one_rank_trial_in_a_pilot_of_two_nodes_is_a_world_of_its_own(shop):
+    shop.write(
+        objective="""
+        def train(config, trial):
+            from mpi4py import MPI
+            assert MPI.COMM_WORLD.Get_size() == 1
+            MPI.COMM_WORLD.Barrier()
+            return config["x"]
+        """,
+        trials=4, nodes=2,
+    )  # fmt: skip
+    shop.start()
+    assert shop.finish(120).trial_states["completed"] == 4
