@@ -104,7 +104,11 @@ class Desk:
         return start
 
     def _place(self, shape: Shape, placement: Placement) -> Place:
-        site, nodes = self._site, placement.nodes
+        site, first = self._site, self._site.get("first_core", 0)
+        nodes = [
+            (name, tuple(core + first for core in cores), gpus)
+            for name, cores, gpus in placement.nodes
+        ]
         launch: list[str] = []
         erf = ""
         if shape.ranks > 1:

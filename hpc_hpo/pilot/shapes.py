@@ -39,10 +39,13 @@ class Shapes:
 
     def __init__(self, study: Study, site: Site) -> None:
         self._study, self._node = study, site.node
-        # One who says how many trials run on a node may ask for more than it has cores.
-        self._cores = max(site.node.cores, self._asked_cores(study))
         self._expression = _expression(study)
         sizes = [self._ranks({})] if self._expression is None else sorted(self._sizes())
+        # jsrun gives no step what another holds, so the pilot's own keeps the first core of each
+        # node (launchers.launch_line), and trials are placed on the rest.
+        self.kept_cores = int(site.launcher == "jsrun" and max(sizes) > 1)
+        # One who says how many trials run on a node may ask for more than it has cores.
+        self._cores = max(site.node.cores - self.kept_cores, self._asked_cores(study))
         self._by_ranks = {ranks: self._shape(ranks) for ranks in dict.fromkeys(sizes)}
         self.all = sorted(self._by_ranks.values(), key=lambda s: (s.nodes * s.node_cores, s.ranks))
         self.exclusive = study.trial.exclusive
@@ -163,7 +166,7 @@ class Shapes:
         if shape.node_gpus > node.gpus:
             self._refuse("gpus_per_rank", "GPU", shape, node.gpus, shape.node_gpus)
         if shape.node_cores > self._cores:
-            self._refuse("cores_per_rank", "core", shape, node.cores, shape.node_cores)
+            self._refuse("cores_per_rank", "core", shape, self._cores, shape.node_cores)
         if 0 < trial.gpus_per_rank != int(trial.gpus_per_rank) > 0:
             raise Misfit("trial.gpus_per_rank", "neither a part of a GPU nor whole GPUs",
                          trial.gpus_per_rank, "0.5, 0.25, 1, 2, ...")  # fmt: skip
@@ -283,6 +286,7 @@ def place_settings(shapes: Shapes, site: Site) -> Mapping[str, Any]:
     """What the placer, in a process of its own, has to know of the site; plain JSON."""
     return {
         "cores": shapes.cores,
+        "first_core": shapes.kept_cores,
         "gpus": site.node.gpus,
         "domains": site.node.domains,
         "mask": MASKS[site.node.gpu_vendor] if site.node.gpus else "",

@@ -38,8 +38,9 @@ def train(config, trial):
     for step in range(state["step"], STEPS):
         time.sleep(0.1)
         trial.report(step, value=float(step))
-        if trial.should_stop():
+        if trial.should_checkpoint():
             trial.checkpoint({"step": step + 1, "rank": trial.rank}, parts=True)
+        if trial.should_stop():
             break
     else:
         step = None

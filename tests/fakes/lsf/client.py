@@ -72,8 +72,16 @@ def run_tasks(reply: dict[str, Any]) -> int:
         if reply[key]:
             streams[key] = open(reply[key], "ab")  # noqa: SIM115 (open until this process ends)
     codes = []
-    for extra in reply["tasks"]:
+    # Isolated as this is, it does not find its neighbours by itself.
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    from pmi import Manager, descriptors  # type: ignore[import-not-found]
+
+    # Spectrum MPI is switched off by --smpiargs=off.
+    manager = Manager(len(reply["tasks"])) if reply.get("mpi") else None
+    for rank, extra in enumerate(reply["tasks"]):
         env = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"} | extra
+        if manager is not None:
+            env |= manager.environment(rank)
         try:
             task = subprocess.Popen(
                 reply["command"],
@@ -83,12 +91,15 @@ def run_tasks(reply: dict[str, Any]) -> int:
                 stdout=streams.get("stdout"),
                 stderr=streams.get("stderr", streams.get("stdout")),
                 start_new_session=True,
+                pass_fds=descriptors(manager, rank),
             )
         except OSError as error:
             sys.stderr.write(f"Error: {reply['command'][0]}: {error.strerror}\n")
             codes.append(127)
             continue
         running.append(task)
+    if manager is not None:
+        manager.serve()
     complete = True
     for number in early:
         forward(number, None)

@@ -229,7 +229,7 @@ class Daemon:
         nodes = self.steps.nodes(job)
         begin: asyncio.Task[tuple[int, list[dict[str, Any]]]] | None = None
         try:
-            step = read_step(message["argv"])
+            step = read_step(message["argv"], Path(message["cwd"]))
             if step.immediate:
                 await tell(writer, {"detach": True})
             begin = asyncio.create_task(self.steps.begin(job, step))
@@ -267,6 +267,8 @@ def step_message(
         if step.mpi:
             names["OMPI_COMM_WORLD_"] = names["JSM_NAMESPACE_"]
         env = {STEP_MARK: mark, "FAKE_HOST": task["host"], "PMIX_RANK": str(rank)}
+        # All nodes are this machine: its host name does not tell them apart.
+        env["HPC_HPO_NODE"] = task["host"]
         for prefix, values in names.items():
             for name, value in zip(
                 ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"), values, strict=True
@@ -281,7 +283,9 @@ def step_message(
         key: str(Path(cwd, name)) if name else None
         for key, name in (("stdout", step.stdout), ("stderr", step.stderr))
     }
-    return {"tasks": own, "command": list(step.command), "chdir": str(folder), **files}
+    return {
+        "tasks": own, "command": list(step.command), "chdir": str(folder), "mpi": step.mpi, **files
+    }  # fmt: skip
 
 
 async def tell(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:

@@ -1,7 +1,10 @@
 """jsrun's side in the daemon: options, resource sets, and steps that wait for room.
 
 Sources: the jsrun section of the Summit user guide (options and their defaults, resource sets that
-never span a node, steps that never share cores or GPUs). ``-h`` is jsrun's short form of
+never span a node, steps that never share cores or GPUs); for explicit resource files, IBM's page
+on them and the use that RADICAL-Pilot makes of them: ``cpu_index_using: logical`` and a line
+``rank: 0: { host: 1; cpu: {0-3}; gpu: {0} }`` for each rank, hosts from 1, for 0 is the batch node.
+ ``-h`` is jsrun's short form of
 ``--chdir`` and ``-E`` of ``--env``; there is no selection of hosts by name.
 """
 
@@ -11,6 +14,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tests.fakes.lsf.state import STARTED, Job
@@ -30,6 +34,7 @@ LONG = {
     "M": "smpiargs",
     "E": "env",
     "h": "chdir",
+    "U": "erf_input",
 }
 _SHORT = {long: short for short, long in LONG.items()}
 
@@ -56,6 +61,7 @@ class StepRequest:
     mpi: bool = True
     chdir: str | None = None
     env: tuple[str, ...] = ()
+    explicit: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def _split(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
     return pairs, rest
 
 
-def read_step(argv: Sequence[str]) -> StepRequest:
+def read_step(argv: Sequence[str], folder: Path = Path()) -> StepRequest:
     """The step a jsrun line asks for.
 
     Raises:
@@ -129,6 +135,15 @@ def read_step(argv: Sequence[str]) -> StepRequest:
     if not re.fullmatch(r"((gpu|cpu|mem)-(gpu|cpu|mem),?)+", last.get("l", "gpu-cpu").lower()):
         raise StepRefused(f"jsrun: bad value for --latency_priority: {last['l']}")
     packed = bind[0].startswith("packed")
+    if "U" in last:
+        return StepRequest(
+            command=tuple(command),
+            sets=0,
+            bind=None,
+            explicit=read_explicit(folder / last["U"]),
+            mpi=last.get("M", "") != "off",
+            env=tuple(value for short, value in pairs if short == "E"),
+        )
     return StepRequest(
         command=tuple(command),
         sets=count("n", 1) if "n" in last else None,
@@ -147,9 +162,56 @@ def read_step(argv: Sequence[str]) -> StepRequest:
     )
 
 
+_RANK = re.compile(
+    r"rank:\s*(\d+):\s*\{\s*host:\s*(\d+);\s*cpu:\s*\{([\d,-]+)\}"
+    r"(?:\s*;\s*gpu:\s*\{([\d,-]+)\})?\s*\}"
+)
+
+
+def read_explicit(
+    path: Path,
+) -> tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]:
+    """(host, cores, GPUs) of each rank, from an explicit resource file.
+
+    Raises:
+        StepRefused: it cannot be read, or a line of it is not as documented.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise StepRefused(f"jsrun: {path}: {error.strerror}") from error
+    ranks = []
+    for line in filter(str.strip, lines):
+        if line.startswith(("cpu_index_using:", "overlapping_rs:", "skip_missing_cpu:")):
+            continue
+        match = _RANK.fullmatch(line.strip())
+        if match is None or int(match[1]) != len(ranks):
+            raise StepRefused(f"jsrun: {path}: not an explicit resource: {line}")
+        ranks.append((int(match[2]), _numbers(match[3]), _numbers(match[4] or "")))
+    return tuple(ranks)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    found: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
+
+
 def place(step: StepRequest, nodes: Nodes) -> list[ResourceSet] | None:
     """Resource sets out of what is free, host after host; None when they do not all fit now."""
     placed: list[ResourceSet] = []
+    if step.explicit:
+        hosts = list(nodes.cores)
+        for number, cores, gpus in step.explicit:
+            if not 1 <= number <= len(hosts):
+                raise StepRefused(f"Error: the explicit resource file names host {number}")
+            host = hosts[number - 1]
+            if not (set(cores) <= nodes.cores[host] and set(gpus) <= nodes.gpus[host]):
+                return None
+            placed.append(ResourceSet(host, cores, gpus))
+        return placed
     for host in nodes.cores:
         cores, gpus = sorted(nodes.cores[host]), sorted(nodes.gpus[host])
         here = len(cores) // step.cores
