@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -32,8 +34,8 @@ from pathlib import Path
 def train(config, trial):
     state = trial.restore() or {"step": 0}
     begun = time.time()
-    cores = sorted(os.sched_getaffinity(0))
-    mine = [os.environ["SLURMD_NODENAME"], os.environ["CUDA_VISIBLE_DEVICES"]]
+    mine = [os.environ["SLURMD_NODENAME"], os.environ["CUDA_VISIBLE_DEVICES"],
+            ",".join(map(str, sorted(os.sched_getaffinity(0))))]
     everyone = trial.comm.gather(mine)
     for step in range(state["step"], STEPS):
         time.sleep(0.1)
@@ -59,6 +61,11 @@ def records(folder: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
+def taken(column: int) -> Callable[[dict], set[tuple[str, str]]]:
+    """The GPUs (column 1) or the cores (2) of a slice, with their nodes."""
+    return lambda record: {(share[0], share[column]) for share in record["shares"]}
+
+
 def prepare(shop, *, trials: int, ranks: str, steps: int, nodes_limit: int = 2) -> Path:
     """A study of trials of several ranks; the folder into which its slices write."""
     shop.write(objective=OBJECTIVE, steps=steps, limit=nodes_limit)
@@ -78,9 +85,9 @@ def test_that_a_trial_over_two_nodes_goes_on_with_its_four_parts_in_the_next_job
     found = records(seen)
     assert [r["size"] for r in found] == [4] * len(found) and len(found) >= 2
     for record in found:
-        assert sorted(map(tuple, record["shares"])) == [
-            ("n1", "0"), ("n1", "1"), ("n2", "0"), ("n2", "1")
-        ] or len({tuple(share) for share in record["shares"]}) == 4  # fmt: skip
+        nodes = [node for node, _, _ in record["shares"]]
+        assert len(set(nodes)) == 2 and all(nodes.count(node) == 2 for node in nodes)
+        assert len(taken(1)(record)) == 4, "a GPU each"
     trial = state.trials[0]
     assert trial.failures == 0 and trial.loss is not None
     first = trial.slices[0]
@@ -89,7 +96,7 @@ def test_that_a_trial_over_two_nodes_goes_on_with_its_four_parts_in_the_next_job
     assert sorted(saved.meta["files"]) == [f"parts/rank-{r:06d}.h5" for r in range(4)]
 
 
-def test_that_trials_of_one_and_of_four_ranks_share_no_gpu(shop):
+def test_that_trials_of_one_and_of_four_ranks_share_no_gpu_and_no_core(shop):
     seen = prepare(shop, trials=14, ranks="1 + 3 * wide", steps=15)
     shop.start()
     state = shop.finish(240)
@@ -98,9 +105,12 @@ def test_that_trials_of_one_and_of_four_ranks_share_no_gpu(shop):
     assert {r["size"] for r in found} == {1, 4}
     for one, other in combinations(found, 2):
         if one["begun"] < other["ended"] and other["begun"] < one["ended"]:
-            gpus = [{tuple(share) for share in r["shares"]} for r in (one, other)]
-            assert not gpus[0] & gpus[1], (one, other)
-    assert all(len({tuple(share) for share in r["shares"]}) == r["size"] for r in found)
+            for what in (taken(1), taken(2)):
+                assert not what(one) & what(other), (one, other)
+    for record in found:
+        assert len(taken(1)(record)) == record["size"], "a GPU each"
+        if len(os.sched_getaffinity(0)) >= 2:
+            assert len(taken(2)(record)) == record["size"], "a core each"
     at_once = [
         (a, b) for a, b in combinations(found, 2)
         if a["begun"] < b["ended"] and b["begun"] < a["ended"]
