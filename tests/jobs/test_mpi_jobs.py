@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_that_the_best_omega_is_the_one_of_the_theory(mpiexec: str, tmp_path: Pa
         losses[omega] = result["ranks"][0]["loss"]
     below, above = [1.0, BEST - 0.1, BEST], [1.95, BEST + 0.1, BEST]
     for omegas in (below, above):
-        assert all(losses[a] > losses[b] for a, b in zip(omegas, omegas[1:], strict=False))
+        assert all(losses[a] > losses[b] for a, b in pairwise(omegas))
 
 
 def test_that_ranks_that_are_no_decomposition_are_refused(mpiexec: str, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_that_pi_is_the_same_over_any_ranks_and_best_at_the_midpoint(
     mpiexec: str, tmp_path: Path
 ) -> None:
     losses: dict[float, list[float]] = {}
-    for shift in (0.1, 0.5, 0.9):
+    for shift in (0.1, 0.5):
         for ranks in (1, 4):
             point = {"shift": shift, "intervals": 1001}
             result = run_ranks(mpiexec, tmp_path, ranks, point, job="mpi_pi", function="quadrature")
@@ -168,7 +169,6 @@ def test_that_pi_is_the_same_over_any_ranks_and_best_at_the_midpoint(
         assert max(found) - min(found) < 1e-4, shift
     # A rule that is not the midpoint's is wrong by |shift - 1/2| times 2, over the intervals.
     assert losses[0.1][0] == pytest.approx(math.log10(0.8 / 1001), abs=0.01)
-    assert losses[0.9][0] == pytest.approx(math.log10(0.8 / 1001), abs=0.01)
     assert losses[0.5][0] < -6.0
 
 
