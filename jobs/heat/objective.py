@@ -56,7 +56,7 @@ def solve(config: dict[str, Any], trial: Any) -> dict[str, float] | None:
         block.relax(float(config["omega"]), CHECK)
         trial.report(block.sweeps, residual=block.residual)
         # All ranks see the same residual, so all of them make the same calls.
-        stop = block.comm.rank == 0 and block.residual > TOLERANCE and trial.should_stop()
+        stop = block.residual > TOLERANCE and trial.should_stop()
         if stop or trial.should_checkpoint():
             trial.checkpoint(block.state(), parts=True)
         if stop:

@@ -21,7 +21,7 @@ from hpc_hpo.study.load import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ROOT / "jobs"
-CELLS = 17  # odd, so that blocks are unequal and begin with cells of either colour
+CELLS = 19  # so that blocks are unequal, and begin with cells of either colour
 SMALL = {"CELLS": CELLS, "CHECK": 10}
 BEST = 2.0 / (1.0 + math.sin(math.pi / (CELLS + 1)))
 DECOMPOSITIONS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)]
