@@ -53,7 +53,7 @@ def ranks(bench: Bench) -> Iterator[Bench]:
         return made(**{"shape": shape, "place": place, **facts})
 
     bench.request = request  # type: ignore[method-assign]
-    bench.task["rank_timeout_s"] = 2.0
+    bench.task["rank_timeout_s"] = 60.0
     yield bench
     left = [p for p in psutil.Process().children(recursive=True) if is_running(p.pid)]
     for worker in bench.workers:
@@ -90,29 +90,29 @@ def test_that_all_ranks_stop_in_the_same_step_and_resume_from_their_own_parts(
         import time
         def train(config, trial):
             state = trial.restore() or {"step": 0, "mine": []}
-            for step in range(state["step"], 400):
+            begun = step = state["step"]
+            while trial.slice == 1 or step < begun + 20:
                 time.sleep(0.02 * (trial.rank + 1) / trial.size)
-                state = {"step": step + 1, "mine": state["mine"][-3:] + [trial.rank]}
+                step += 1
+                state = {"step": step, "mine": state["mine"][-3:] + [trial.rank]}
                 trial.report(step, value=float(step))
                 if trial.should_stop():
                     trial.checkpoint(state, parts=True)
                     steps = trial.comm.allgather(state["step"])
                     assert len(set(steps)) == 1, steps
                     return None
-                if trial.slice == 2 and step > state["step"] + 5:
-                    break
             assert set(state["mine"]) == {trial.rank}
-            return float(state["step"])
+            return float(step - begun)
         """
     )
-    end = time.time() + 6.0
-    first = ranks.run(worker=ranks.worker(block_end=end), margin_s=2.5)
+    end = time.time() + 15.0
+    first = ranks.run(worker=ranks.worker(block_end=end), margin_s=6.0)
     assert (first["end"], first["reason"]) == ("paused", "walltime"), first
     saved = verify(ranks.trial / first["checkpoint"]["name"])
     assert list(saved.meta["files"]) == [f"parts/rank-{r:06d}.h5" for r in range(RANKS)]
     again = ranks.run(slice=2, known_step=first["checkpoint"]["step"])
     assert again["restored"] == first["checkpoint"]["name"]
-    assert again["end"] == "completed" and again["loss"] == 400.0, again
+    assert again["end"] == "completed" and again["loss"] == 20.0, again
 
 
 def test_that_a_stop_request_reaches_all_ranks(ranks: Bench) -> None:
@@ -193,6 +193,7 @@ def test_that_a_rank_that_hangs_is_named(ranks: Bench) -> None:
             return 0.0
         """
     )
+    ranks.task["rank_timeout_s"] = 2.0
     outcome = ranks.run()
     assert outcome["error"]["kind"] == "hang"
     assert (
@@ -279,7 +280,7 @@ time.sleep(600)
         loss={"file": "output.json", "key": "loss"},
         checkpoint_files=["model-*.pt"],
     )
-    outcome = ranks.run(worker=ranks.worker(block_end=time.time() + 5.0), margin_s=2.0)
+    outcome = ranks.run(worker=ranks.worker(block_end=time.time() + 12.0), margin_s=5.0)
     assert (outcome["end"], outcome["reason"]) == ("paused", "walltime"), outcome
     saved = verify(ranks.trial / outcome["checkpoint"]["name"])
     assert sorted(saved.meta["files"]) == [f"files/model-{r}.pt" for r in range(RANKS)]
