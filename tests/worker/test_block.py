@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -36,6 +37,10 @@ while True:
 """
 
 
+def below(pid):
+    return psutil.Process(pid).children(recursive=True)
+
+
 @pytest.fixture
 def node(tmp_path):
     started = []
@@ -57,7 +62,11 @@ def node(tmp_path):
 
     yield start
     for process in started:
-        process.kill()
+        # All at once: what is below a supervisor that was killed would live on.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in [psutil.Process(process.pid), *below(process.pid)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
         process.wait()
 
 
