@@ -81,6 +81,14 @@ class StudyFolder:
         return self.path / "holder.json"
 
     @property
+    def prestage_lock(self) -> Path:
+        return self.path / "prestage.lock"
+
+    @property
+    def prestage_holder(self) -> Path:
+        return self.path / "prestage.json"
+
+    @property
     def exists(self) -> bool:
         """True when a study has been frozen here."""
         return self.study.is_file()
@@ -166,16 +174,23 @@ class StudyLock:
     hosts: there a holder with a recent sign of life is believed.
     """
 
+    held_by = "this study is being run by"
+    advice = "`hpc-hpo stop` asks it to stop; `hpc-hpo status` shows how it is doing."
+
     def __init__(self, folder: StudyFolder, now: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._now = now
-        self._lock = filelock.FileLock(folder.lock, timeout=0)
+        self._place(folder)
+        self._lock = filelock.FileLock(self.lock_path, timeout=0)
         self._host = socket.gethostname()
         self.taken_over: str | None = None
 
+    def _place(self, folder: StudyFolder) -> None:
+        self.lock_path, self.holder_path = folder.lock, folder.holder
+
     def _read_holder(self) -> dict[str, Any] | None:
         try:
-            holder = json.loads(self._folder.holder.read_text())
+            holder = json.loads(self.holder_path.read_text())
         except (OSError, ValueError):
             return None
         return holder if isinstance(holder, dict) and "pid" in holder else None
@@ -196,19 +211,18 @@ class StudyLock:
             self._lock.acquire()
         except filelock.Timeout:
             raise StudyHeld(
-                f"{self._folder.path}: this study is being run by "
-                f"{self._describe(self._read_holder())}. "
-                "`hpc-hpo stop` asks it to stop; `hpc-hpo status` shows how it is doing."
+                f"{self._folder.path}: {self.held_by} "
+                f"{self._describe(self._read_holder())}. {self.advice}"
             ) from None
         except OSError as error:
-            raise storage_error(self._folder.lock, error) from error
+            raise storage_error(self.lock_path, error) from error
         holder = self._read_holder()
         if holder is not None:
             age = self._now() - float(holder.get("alive", 0.0))
             if holder["host"] != self._host and age < HOLDER_TTL_S:
                 self._lock.release()
                 raise StudyHeld(
-                    f"{self._folder.path}: this study is being run by {self._describe(holder)}; "
+                    f"{self._folder.path}: {self.held_by} {self._describe(holder)}; "
                     f"its last sign of life is {age:.0f} s old. If you know that it is gone, "
                     f"wait {HOLDER_TTL_S - age:.0f} s and try again."
                 )
@@ -226,18 +240,23 @@ class StudyLock:
             "since": self._since,
             "alive": self._now(),
         }
-        write_atomic(self._folder.holder, json.dumps(record), durable=False)
+        write_atomic(self.holder_path, json.dumps(record), durable=False)
 
     def release(self) -> None:
         """Give the lock back."""
-        self._folder.holder.unlink(missing_ok=True)
+        self.holder_path.unlink(missing_ok=True)
         self._lock.release()
 
 
 def steering_alive(folder: StudyFolder, now: float) -> dict[str, Any] | None:
     """The holder's record when a steering process is at work on the study, else None."""
+    return holder_alive(folder.holder, now)
+
+
+def holder_alive(path: Path, now: float) -> dict[str, Any] | None:
+    """The record that a lock's holder keeps in `path`, while that process lives; else None."""
     try:
-        holder = json.loads(folder.holder.read_text())
+        holder = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
     if not isinstance(holder, dict) or "pid" not in holder:

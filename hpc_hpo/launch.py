@@ -33,7 +33,8 @@ from hpc_hpo.pilot.shapes import Shapes
 from hpc_hpo.pilot.sources import block_source, check_shape
 from hpc_hpo.plan import resolve_blocks
 from hpc_hpo.prestage.local import check_inputs, stage
-from hpc_hpo.prestage.manifest import Manifest, load_manifest, verify
+from hpc_hpo.prestage.manifest import Manifest, load_manifest
+from hpc_hpo.prestage.verify import verify
 from hpc_hpo.site import Site, load_site
 from hpc_hpo.steering.adopt import Inheritance, newest_checkpoint_in
 from hpc_hpo.steering.loop import DONE_REASONS, Steering
@@ -186,7 +187,7 @@ def require_inputs(study: Study, folder: StudyFolder) -> Manifest:
         InputError: a staged input is missing or has changed.
     """
     manifest = load_manifest(folder)
-    if manifest is None or set(manifest.paths) != {spec.name for spec in study.inputs}:
+    if manifest is None or not all(manifest.holds(s.name, s.segment) for s in study.all_inputs()):
         return stage(study, folder)
     problems = list(verify(manifest, folder, rehash=False))
     if problems:

@@ -11,7 +11,7 @@ from hpc_hpo.errors import InputError
 from hpc_hpo.launch import freeze, open_study
 from hpc_hpo.prestage.local import stage
 from hpc_hpo.prestage.manifest import load_manifest
-from hpc_hpo.prestage.manifest import verify as find_changes
+from hpc_hpo.prestage.verify import verify as find_changes
 from hpc_hpo.units import format_size
 
 

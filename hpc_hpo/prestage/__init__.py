@@ -1,1 +1,5 @@
-"""Bringing a study's inputs into its folder before any job runs, with a manifest to prove it."""
+"""Bringing a study's inputs into its folder before jobs need them, with a manifest to prove it."""
+
+from hpc_hpo.prestage.lock import running
+
+__all__ = ["running"]

@@ -9,36 +9,53 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from hpc_hpo.errors import InputError, InputErrors
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.fsio import sha256_of, storage_error
-from hpc_hpo.prestage.manifest import Manifest, StagedFile, load_manifest
-from hpc_hpo.study import Study
+from hpc_hpo.prestage.manifest import Failure, Manifest, StagedFile, load_manifest
+from hpc_hpo.study import Input, Study
 
 CHUNK = 1 << 20
 
 
-def _sources(study: Study, index: int) -> tuple[bool, list[tuple[Path, Path]]]:
+def home_of(spec: Input) -> str:
+    """The folder of an input, below the study folder."""
+    if spec.segment is None:
+        return f"inputs/{spec.name}"
+    # A name holds no hyphen, so that no shared input is called as a segment's folder.
+    return f"inputs/segment-{quote(spec.segment, safe='')}/{spec.name}"
+
+
+def source_problem(
+    study: Study, spec: Input, problem: str, *, found: str | None = None, valid: str | None = None
+) -> InputError:
+    """An error about an input's source, with its place in the study file."""
+    for index, other in enumerate(study.inputs):
+        if other is spec:
+            return study.problem(f"inputs[{index}].source", problem, found=found, valid=valid)
+    return study.problem("segments", f"{spec.label()}: {problem}", found=found, valid=valid)
+
+
+def _sources(study: Study, spec: Input) -> tuple[bool, list[tuple[Path, Path]]]:
     """(whether trials get one file, [(file, its path within the input)]).
 
     Raises:
         InputError: nothing is there.
     """
-    spec = study.inputs[index]
-    key = f"inputs[{index}].source"
     pattern = os.path.join(study.folder, os.path.expanduser(spec.source))
     if not glob.has_magic(pattern):
         path = Path(pattern)
         if path.is_dir():
             return False, [(f, f.relative_to(path)) for f in sorted(_files_below(path))]
         if not path.exists():
-            raise study.problem(key, "no such file or folder", found=pattern)
+            raise source_problem(study, spec, "no such file or folder", found=pattern)
         return True, [(path, Path(path.name))]
     found = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
     files = [p for p in found if p.is_file()]
     if not files:
-        raise study.problem(key, "no file matches", found=pattern)
+        raise source_problem(study, spec, "no file matches", found=pattern)
     base = Path(os.path.commonpath([p.parent for p in files]))
     return False, [(p, p.relative_to(base)) for p in files]
 
@@ -48,12 +65,18 @@ def _files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names)
 
 
-def check_inputs(study: Study) -> list[InputError]:
-    """What would make staging fail, without touching anything."""
+def check_inputs(study: Study, *, segments: bool = True) -> list[InputError]:
+    """What would make staging fail, without touching anything, nor any network.
+
+    Args:
+        segments: False looks only at what all trials share: a segment fails alone.
+    """
     errors = []
-    for index in range(len(study.inputs)):
+    for spec in study.all_inputs():
+        if spec.remote or not (segments or spec.segment is None):
+            continue
         try:
-            _sources(study, index)
+            _sources(study, spec)
         except InputError as error:
             errors.append(error)
     return errors
@@ -124,16 +147,20 @@ def stage(
         InputErrors: sources that do not exist, all of them.
         StorageError: the study folder cannot be written.
     """
-    problems = check_inputs(study)
+    problems = check_inputs(study, segments=False)
     if problems:
         raise InputErrors(problems)
     folder.make()
     before = load_manifest(folder) or Manifest()
     known = {file.target: file for file in before.files}
     manifest = Manifest()
-    for index, spec in enumerate(study.inputs):
-        single, sources = _sources(study, index)
-        home = folder.inputs / spec.name
+    for spec in study.all_inputs():
+        home = folder.path / home_of(spec)
+        try:
+            single, sources = _sources(study, spec)
+        except InputError as error:
+            manifest.failed.append(Failure(spec.name, spec.segment, str(error)))
+            continue
         for source, inner in sources:
             target = home / inner
             name = target.relative_to(folder.path).as_posix()
@@ -141,12 +168,15 @@ def stage(
             manifest.files.append(
                 StagedFile(
                     spec.name, str(source), name, stat.st_size, stat.st_mtime_ns, sha256,
-                    spec.mode, now(),
+                    spec.mode, now(), spec.segment,
                 )
             )  # fmt: skip
             tell(name, stat.st_size)
         path = home / sources[0][1] if single else home
-        manifest.paths[spec.name] = path.relative_to(folder.path).as_posix()
+        paths = manifest.paths
+        if spec.segment is not None:
+            paths = manifest.segments.setdefault(spec.segment, {})
+        paths[spec.name] = path.relative_to(folder.path).as_posix()
     for name in known:
         (folder.path / name).unlink(missing_ok=True)
     manifest.save(folder)

@@ -13,11 +13,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_
 from hpc_hpo.errors import InputError, InputErrors
 from hpc_hpo.schema import Model, one_of, refuse, require_mapping, validate
 from hpc_hpo.space import Space
+from hpc_hpo.study.inputs import Input
 from hpc_hpo.study.sections import (
     Blocks,
     Budget,
     Checkpointing,
-    Input,
     Loss,
     OptimizerChoice,
     TrialNeeds,
@@ -131,6 +131,13 @@ class Study(Model):
         """The study file as it was read."""
         return self._document.text
 
+    def all_inputs(self) -> list[Input]:
+        """Every input: those that all trials share, and those of one segment.
+
+        What stages, checks or hands out inputs reads this, not the key `inputs`.
+        """
+        return list(self.inputs)
+
     @property
     def direction_sign(self) -> int:
         """+1 when the loss is minimised, -1 when it is maximised."""
@@ -226,7 +233,11 @@ def _check_payload_keys(data: Mapping[str, Any], doc: Document) -> Iterator[Inpu
 
 def _check_placeholders(study: Study, space: Space, doc: Document) -> Iterator[InputError]:
     """Every placeholder of the command has a value."""
-    known = [*space.names, *(f"inputs.{i.name}" for i in study.inputs), *BUILT_IN]
+    known = [
+        *space.names,
+        *dict.fromkeys(f"inputs.{i.name}" for i in study.all_inputs()),
+        *BUILT_IN,
+    ]
     for i, argument in enumerate(study.command or ()):
         try:
             names = placeholders(argument)
@@ -267,16 +278,19 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
     if study.command and not study.command[0].strip():
         yield doc.problem("command[0]", "the program's name is empty")
     # Upper case, because a command gets each as HPC_HPO_INPUT_<NAME>.
-    seen: set[str] = set()
+    shared = {item.name.upper() for item in study.inputs if item.segment is None}
+    seen: set[tuple[str | None, str]] = set()
     for i, item in enumerate(study.inputs):
-        if item.name.upper() in seen:
+        upper = item.name.upper()
+        # A segment's trials get its inputs beside the shared ones.
+        if (item.segment, upper) in seen or (item.segment is not None and upper in shared):
             yield doc.problem(
                 f"inputs[{i}].name",
                 "two inputs have this name",
                 found=item.name,
                 valid="names that differ by more than case",
             )
-        seen.add(item.name.upper())
+        seen.add((item.segment, upper))
 
 
 def _parse_space(data: Mapping[str, Any], doc: Document) -> tuple[Space | None, list[InputError]]:

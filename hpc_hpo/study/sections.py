@@ -175,14 +175,6 @@ class Checkpointing(Model):
         return tuple(value) if isinstance(value, list) else value
 
 
-class Input(Model):
-    """Files that are staged before the first job and given to every trial."""
-
-    name: Identifier = Field(description="the name by which trials ask for it")
-    source: str = Field(min_length=1, description="a path or glob, relative to the study file")
-    mode: Literal["link", "copy"] = Field("link", description="how it comes into the study")
-
-
 class Blocks(Model):
     """The batch jobs that hold the workers; written as a mapping, or as the word auto."""
 
