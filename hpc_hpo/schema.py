@@ -6,7 +6,7 @@ import difflib
 import reprlib
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -38,6 +38,15 @@ class Model(BaseModel):
 
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class Located(Protocol):
+    """What knows where a key is written."""
+
+    def problem(
+        self, key: str, problem: str, *, found: Any = None, valid: str | list[str] | None = None
+    ) -> InputError:
+        """The error that says what is wrong with one key."""
 
 
 def refuse(problem: str, valid: str) -> PydanticCustomError:
@@ -165,7 +174,7 @@ _TYPES = {
 _BOUNDS = {"greater_than_equal": ("ge", "at least"), "greater_than": ("gt", "more than")}
 
 
-def _convert(error: ErrorDetails, model: type[BaseModel], doc: Document) -> InputError:
+def _convert(error: ErrorDetails, model: type[BaseModel], doc: Located) -> InputError:
     """One pydantic error in the words of this project."""
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     key = ""
@@ -199,7 +208,7 @@ def _convert(error: ErrorDetails, model: type[BaseModel], doc: Document) -> Inpu
 
 
 def validate(
-    model: type[M], data: Mapping[str, Any], where: Document
+    model: type[M], data: Mapping[str, Any], where: Located
 ) -> tuple[M | None, list[InputError]]:
     """Build a model, or say everything that is wrong with the data."""
     try:

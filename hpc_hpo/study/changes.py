@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hpc_hpo.study.segments import plain_segments
+
 #: Keys, with all below them, that decide how the work is done but not what a loss means.
 #: `env` and `trial.ranks` are not here: both can change what the objective computes.
 HARMLESS = frozenset(
@@ -31,6 +33,8 @@ HARMLESS = frozenset(
         "trial.fresh_process",
     }
 )
+#: Keys of `segments` that decide who is tried when, not what a loss means.
+HARMLESS_OF_SEGMENTS = frozenset({"policy", "floor", "transfer"})
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,47 @@ def _differences(
         yield "space (order)", list(old), list(new)
 
 
+def _segment_changes(old: Any, new: Any) -> Iterator[Change]:
+    """How the key `segments` differs: by what it means, not by how it is written.
+
+    A segment more changes nothing for the others. One less would leave results without a model.
+    """
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        yield Change("segments", _in_short(old), _in_short(new), harmless=False)
+        return
+    for key in sorted({*old, *new} & HARMLESS_OF_SEGMENTS):
+        if old.get(key) != new.get(key):
+            yield Change(f"segments.{key}", old.get(key), new.get(key), harmless=True)
+    before, after = plain_segments(old), plain_segments(new)
+    if more := [name for name in after if name not in before]:
+        yield Change("segments", None, _listed(more), harmless=True)
+    if gone := [name for name in before if name not in after]:
+        yield Change("segments", _listed(gone), None, harmless=False)
+    for name in before.keys() & after.keys():
+        if before[name] == after[name]:
+            continue
+        for key, was, is_now in _differences(before[name], after[name], ""):
+            harmless = key.split(".")[0] == "budget"
+            yield Change(f"segments.{name}.{key}", was, is_now, harmless)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown}, ... ({len(names)} segments)"
+
+
+def _in_short(section: Any) -> Any:
+    return _listed(list(plain_segments(section))) if isinstance(section, Mapping) else section
+
+
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """The keys in which two studies (as of Study.to_dict) differ, in the old one's order."""
-    return [
+    first, second = dict(old), dict(new)
+    segments = first.pop("segments", None), second.pop("segments", None)
+    changes = [
         Change(key, before, after, _is_harmless(key))
-        for key, before, after in _differences(old, new, "")
+        for key, before, after in _differences(first, second, "")
     ]
+    if segments[0] != segments[1]:
+        changes += _segment_changes(*segments)
+    return changes

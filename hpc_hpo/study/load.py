@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from hpc_hpo.study.sections import (
     normal_optimizer,
     placeholders,
 )
+from hpc_hpo.study.segment_set import Segments, Shared, read_segments
 from hpc_hpo.yamlio import Document, load_yaml
 
 #: Placeholders of a command that are no parameters.
@@ -90,8 +91,13 @@ class Study(Model):
     )
     queue: str | None = Field(None, min_length=1, description="one of the site's queues")
     blocks: Blocks = Field(Blocks(), description="the batch jobs that hold the workers, or auto")
+    segments_spec: Any = Field(
+        None, alias="segments", description="models with data and a search of their own"
+    )
 
     _space: Space = PrivateAttr()
+    _segments: Segments = PrivateAttr()
+    _frozen_segments: dict[str, Any] | None = PrivateAttr()
     _document: Document = PrivateAttr()
     _path: Path = PrivateAttr()
     _folder: Path = PrivateAttr()
@@ -112,6 +118,28 @@ class Study(Model):
         return self._space
 
     @property
+    def segments(self) -> Segments:
+        """Its segments; one without a name where the study has no such key."""
+        return self._segments
+
+    def with_segments(self, specs: Iterable[Mapping[str, Any]]) -> Study:
+        """The study with further segments, each as an entry of ``segments.list``.
+
+        Raises:
+            InputError: one of them is not valid.
+        """
+        study = self.model_copy()
+        study._segments = self._segments.added(specs)
+        return study
+
+    def all_inputs(self) -> list[Input]:
+        """Every input: those that all trials share, and those of one segment.
+
+        What stages, checks or hands out inputs reads this, not the key `inputs`.
+        """
+        return list(self._segments.all_inputs())
+
+    @property
     def path(self) -> Path:
         """The study file, absolute."""
         return self._path
@@ -130,13 +158,6 @@ class Study(Model):
     def text(self) -> str:
         """The study file as it was read."""
         return self._document.text
-
-    def all_inputs(self) -> list[Input]:
-        """Every input: those that all trials share, and those of one segment.
-
-        What stages, checks or hands out inputs reads this, not the key `inputs`.
-        """
-        return list(self.inputs)
 
     @property
     def direction_sign(self) -> int:
@@ -186,6 +207,9 @@ class Study(Model):
             **copy.deepcopy(self.optimizer.spec()),
             "seed": self.optimizer_seed,
         }
+        if self._frozen_segments is not None:
+            # As written: its values may be None, too, and a table stays short.
+            plain["segments"] = copy.deepcopy(self._frozen_segments)
         if self.kind == "command":
             plain["loss"] = self.loss.spec()
         else:
@@ -231,13 +255,11 @@ def _check_payload_keys(data: Mapping[str, Any], doc: Document) -> Iterator[Inpu
         yield doc.problem("loss", "give file and key, or stdout, not both")
 
 
-def _check_placeholders(study: Study, space: Space, doc: Document) -> Iterator[InputError]:
+def _check_placeholders(study: Study, doc: Document) -> Iterator[InputError]:
     """Every placeholder of the command has a value."""
-    known = [
-        *space.names,
-        *dict.fromkeys(f"inputs.{i.name}" for i in study.all_inputs()),
-        *BUILT_IN,
-    ]
+    inputs = {f"inputs.{name}": lacks for name, lacks in study.segments.input_names().items()}
+    parameters = study.segments.parameter_names()
+    known = [*parameters, *inputs, *BUILT_IN]
     for i, argument in enumerate(study.command or ()):
         try:
             names = placeholders(argument)
@@ -249,7 +271,10 @@ def _check_placeholders(study: Study, space: Space, doc: Document) -> Iterator[I
                 valid="{name}, and {{ or }} for a plain brace",
             )
             continue
+        yield from study.segments.check_text(argument, f"command[{i}]")
         for name in names:
+            if name.startswith("segment."):
+                continue
             if name not in known:
                 yield doc.problem(
                     f"command[{i}]",
@@ -257,7 +282,13 @@ def _check_placeholders(study: Study, space: Space, doc: Document) -> Iterator[I
                     found=f"{{{name}}}",
                     valid=one_of(name, known),
                 )
-            elif name in BUILT_IN and name in space.names:
+            elif inputs.get(name) is not None:
+                yield doc.problem(
+                    f"command[{i}]",
+                    f"segment {inputs[name]} has no such input",
+                    found=f"{{{name}}}",
+                )
+            elif name in BUILT_IN and name in parameters:
                 yield doc.problem(
                     f"space.{name}",
                     f"a parameter must not be called {name}: the command's {{{name}}} is the "
@@ -311,6 +342,22 @@ def _parse_space(data: Mapping[str, Any], doc: Document) -> tuple[Space | None, 
         return None, [error]
 
 
+def _take_segments(study: Study, doc: Document, folder: Path) -> list[InputError]:
+    """Give the study its segments; what is wrong with them."""
+    shared = Shared(
+        space=study.space_spec,
+        constraint=study.constraint,
+        optimizer=study.optimizer,
+        seed=study.seed,
+        trials=study.budget.trials,
+        target_loss=study.budget.target_loss,
+        inputs=study.inputs,
+    )
+    raw = study.segments_spec
+    study._segments, errors, study._frozen_segments = read_segments(raw, shared, doc, folder)
+    return errors
+
+
 def parse_study(doc: Document, *, path: Path, folder: Path | None = None) -> Study:
     """Validate a parsed study file; see load_study."""
     data = _as_written(require_mapping(doc, "study"), doc)
@@ -321,7 +368,8 @@ def parse_study(doc: Document, *, path: Path, folder: Path | None = None) -> Stu
     if study is not None:
         errors += _check_together(study, doc)
         if space is not None:
-            errors += _check_placeholders(study, space, doc)
+            errors += _take_segments(study, doc, folder or path.parent)
+            errors += _check_placeholders(study, doc)
     if errors:
         errors.sort(key=lambda e: e.line or 0)
         raise errors[0] if len(errors) == 1 else InputErrors(errors)

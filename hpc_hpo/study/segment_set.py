@@ -1,0 +1,452 @@
+"""The segments of one study: each with its search space, optimiser, budget and inputs.
+
+A study without the key ``segments`` has one segment, without a name.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_hpo.errors import InputError, InputErrors
+from hpc_hpo.schema import Located, one_of, validate
+from hpc_hpo.space import Space
+from hpc_hpo.space.domains import canonical
+from hpc_hpo.study.inputs import Input
+from hpc_hpo.study.sections import OptimizerChoice
+from hpc_hpo.study.segments import (
+    Entry,
+    SegmentSpec,
+    SegmentsSpec,
+    Transfer,
+    Under,
+    entries_of,
+    fill_values,
+    segment_names_in,
+    with_changes,
+)
+from hpc_hpo.yamlio import Document, load_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One model of a study.
+
+    Attributes:
+        name: None for the only one of a study without segments.
+        values: what ``{segment.NAME}`` stands for.
+        space: its whole search space.
+        optimizer: name and options, without the seed.
+        seed: of its optimiser.
+        trials: its budget.
+        target_loss: a loss as good as this ends its search; None: no target.
+        inputs: those that it alone needs, with their sources filled in.
+    """
+
+    name: str | None
+    values: Mapping[str, Any]
+    space: Space
+    optimizer: dict[str, Any]
+    seed: int
+    trials: int
+    target_loss: float | None
+    inputs: tuple[Input, ...]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What of a study holds for its segments where they say nothing of their own."""
+
+    space: Mapping[str, Any]
+    constraint: tuple[str, ...]
+    optimizer: OptimizerChoice
+    seed: int
+    trials: int
+    target_loss: float | None
+    inputs: tuple[Input, ...]
+
+
+def belongs(item: Input) -> bool:
+    """Whether an input is not shared by all segments."""
+    return item.segment is not None or bool(segment_names_in(item.source))
+
+
+def _seed_of(seed: int, name: str | None) -> int:
+    """A seed for each segment, which does not change when others are added."""
+    return seed if name is None else (seed + zlib.crc32(name.encode())) & 0x7FFFFFFF
+
+
+class Segments:
+    """All segments of a study, in order; made when they are looked at.
+
+    Attributes:
+        named: whether the study has the key ``segments``.
+        spec: the section, with its policy; the defaults where there is none.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        entries: Iterable[Entry],
+        spec: SegmentsSpec | None,
+        where: Under,
+        doc: Document,
+    ) -> None:
+        self._shared, self._spec, self._where, self._doc = shared, spec, where, doc
+        self._entries = {entry.name: entry for entry in entries}
+        self._made: dict[str | None, Segment] = {}
+        self._spaces: dict[str, Space] = {}
+
+    @property
+    def named(self) -> bool:
+        """Whether the study has segments with names."""
+        return self._spec is not None
+
+    @property
+    def policy(self) -> str:
+        """fair or best-gain."""
+        return self._spec.policy if self._spec is not None else "fair"
+
+    @property
+    def floor(self) -> float:
+        """The least share of a segment under best-gain, of that of one that improves."""
+        return self._spec.floor if self._spec is not None else 1.0
+
+    @property
+    def transfer(self) -> Transfer:
+        """What segments take from their neighbours; 0 points: nothing."""
+        return self._spec.transfer if self._spec is not None else Transfer(points=0)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[str | None]:
+        """The names."""
+        return iter(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __getitem__(self, name: str | None) -> Segment:
+        """One segment.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        if name not in self._made:
+            self._made[name] = self._make(self._entries[name])
+        return self._made[name]
+
+    def values(self) -> Iterator[Segment]:
+        """The segments, in order."""
+        return (self[name] for name in self._entries)
+
+    def trials(self, name: str | None) -> int:
+        """The budget of one segment."""
+        own = self._entries[name].trials
+        return self._shared.trials if own is None else own
+
+    @property
+    def total_trials(self) -> int:
+        """The budgets of all segments together."""
+        return sum(self.trials(name) for name in self._entries)
+
+    # ---------------------------------------------------------------- making
+
+    def _make(self, entry: Entry) -> Segment:
+        shared, choice = self._shared, entry.optimizer or self._shared.optimizer
+        seed = shared.seed if choice.seed is None else choice.seed
+        return Segment(
+            name=entry.name,
+            values=entry.values,
+            space=self._space(entry),
+            optimizer=choice.spec(),
+            seed=_seed_of(seed, entry.name),
+            trials=self.trials(entry.name),
+            target_loss=shared.target_loss if entry.target_loss is None else entry.target_loss,
+            inputs=tuple(self._inputs(entry)),
+        )
+
+    def _space(self, entry: Entry) -> Space:
+        """Its space; segments with the same changes share one."""
+        key = canonical([dict(entry.space), entry.constraint])
+        if key not in self._spaces:
+            self._spaces[key] = self._parse(entry)
+        return self._spaces[key]
+
+    def _parse(self, entry: Entry) -> Space:
+        spec = {**self._shared.space, **entry.space}
+        kept = {name: content for name, content in spec.items() if content is not None}
+        constraint = self._shared.constraint if entry.constraint is None else entry.constraint
+        if entry.space_key and not kept:
+            raise InputErrors([self._where.problem(entry.space_key, "no parameter is left")])
+        return Space.parse(
+            kept, constraints=list(constraint), file=self._doc.file, line_of=self._doc.line_of,
+            key=self._where.path(entry.space_key) if entry.space_key else "space",
+        )  # fmt: skip
+
+    def _own(self, entry: Entry) -> Iterator[Input]:
+        """The inputs of one segment alone, as they are written."""
+        for item in (*filter(belongs, self._shared.inputs), *entry.inputs):
+            if item.segment in (None, entry.name):
+                yield item
+
+    def _inputs(self, entry: Entry) -> Iterator[Input]:
+        for item in self._own(entry):
+            source = fill_values(item.source, entry.name, entry.values)
+            yield item.model_copy(update={"source": source, "segment": entry.name})
+
+    def shared_inputs(self) -> Iterator[Input]:
+        """Those that all trials need."""
+        return (item for item in self._shared.inputs if not belongs(item))
+
+    def all_inputs(self) -> Iterator[Input]:
+        """The shared inputs, then each segment's own, with their sources filled in."""
+        yield from self.shared_inputs()
+        for entry in self._entries.values():
+            yield from self._inputs(entry)
+
+    def parameter_names(self) -> list[str]:
+        """The parameters that some segment has, those of the study first."""
+        entries = (name for e in self._entries.values() for name in e.space)
+        return list(dict.fromkeys([*self._shared.space, *entries]))
+
+    def input_names(self) -> dict[str, str | None]:
+        """The names of all inputs, each with a segment that lacks it, or None: all have it."""
+        counts = Counter(item.name for item in self._shared.inputs if item.segment is None)
+        shared = set(counts)
+        for entry in self._entries.values():
+            counts.update(item.name for item in self._own(entry) if item.name not in shared)
+        lacking: dict[str, str | None] = {}
+        for name, count in counts.items():
+            lacking[name] = None
+            if name not in shared and count < len(self):
+                entries = self._entries.values()
+                lacks = (e.name for e in entries if name not in [i.name for i in self._own(e)])
+                lacking[name] = next(lacks)
+        return lacking
+
+    # ---------------------------------------------------------------- checking
+
+    def check(self) -> Iterator[InputError]:
+        """What is wrong with the segments' spaces and inputs."""
+        seen: set[str] = set()
+        for entry in self._entries.values():
+            key = canonical([dict(entry.space), entry.constraint])
+            if key in seen:
+                continue
+            seen.add(key)
+            try:
+                self._space(entry)
+            except InputErrors as error:
+                yield from error.errors
+        yield from self._check_inputs()
+
+    def _check_inputs(self) -> Iterator[InputError]:
+        for i, item in enumerate(self._shared.inputs):
+            if item.segment is not None and item.segment not in self._entries:
+                yield self._doc.problem(
+                    f"inputs[{i}].segment", "there is no such segment", found=item.segment,
+                    valid=one_of(item.segment, [str(name) for name in self._entries][:20])
+                    if self.named else "no segment: the study has no key `segments`",
+                )  # fmt: skip
+            else:
+                yield from self.check_text(item.source, f"inputs[{i}].source", item.segment)
+        shared = {item.name.upper() for item in self.shared_inputs()}
+        for entry in self._entries.values():
+            names = [item.name.upper() for item in entry.inputs]
+            others = {
+                item.name.upper()
+                for item in filter(belongs, self._shared.inputs)
+                if item.segment in (None, entry.name)
+            }
+            twice = [n for n in names if names.count(n) > 1 or n in shared or n in others]
+            if twice:
+                yield self._where.problem(
+                    entry.key, f"two inputs of segment {entry.name} have one name",
+                    found=twice[0].lower(), valid="names that differ by more than case",
+                )  # fmt: skip
+                return
+            for item in entry.inputs:
+                key = self._where.path(f"{entry.key}.inputs")
+                yield from self.check_text(item.source, key, entry.name)
+
+    def check_text(self, text: str, key: str, name: str | None = None) -> Iterator[InputError]:
+        """Placeholders ``{segment.NAME}`` of a text that some segment has no value for.
+
+        Args:
+            name: the only segment that the text is for; None: all.
+        """
+        entries = list(self._entries.values()) if name is None else [self._entries[name]]
+        for wanted in segment_names_in(text):
+            missing = next((e for e in entries if not _knows(e, wanted)), None)
+            if missing is None:
+                continue
+            if not self.named:
+                problem, known = "the study has no segments", list[str]()
+            else:
+                problem = f"segment {missing.name} has no such value"
+                known = ["name", *missing.values]
+            listed = [f"segment.{value}" for value in known]
+            yield self._doc.problem(
+                key, problem, found=f"{{segment.{wanted}}}",
+                valid=one_of(f"segment.{wanted}", listed),
+            )  # fmt: skip
+            return
+
+    # ---------------------------------------------------------------- changing
+
+    def added(self, specs: Iterable[Mapping[str, Any]]) -> Segments:
+        """These segments and more; one that is known already is left as it is.
+
+        Args:
+            specs: as an entry of ``segments.list``.
+
+        Raises:
+            InputError: a specification is not valid.
+        """
+        entries = dict(self._entries)
+        for spec in specs:
+            entry = self._read_added(spec)
+            entries.setdefault(entry.name, entry)
+        more = Segments(self._shared, entries.values(), self._spec, self._where, self._doc)
+        more._spaces.update(self._spaces)
+        return more
+
+    def _read_added(self, spec: Mapping[str, Any]) -> Entry:
+        where = _Added(f"segment {spec.get('name', '')}")
+        if not self.named:
+            raise where.problem("", "the study has no segments, so none can be added")
+        content, errors = validate(SegmentSpec, spec, where)
+        if content is None:
+            raise InputErrors(errors)
+        entry = Entry(content.name, "", values=content.values)
+        return with_changes(self._spec, entry).changed(content, "")
+
+
+def _knows(entry: Entry, wanted: str) -> bool:
+    return wanted in entry.values or (wanted == "name" and entry.name is not None)
+
+
+class _Added(Under):
+    """Errors of a segment that stands in no file."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(Document(None, None, ""), root)
+
+
+# -------------------------------------------------------------------- reading
+
+
+def read_segments(
+    raw: Any, shared: Shared, doc: Document, folder: Path
+) -> tuple[Segments, list[InputError], dict[str, Any] | None]:
+    """The segments of a study, what is wrong with them, and the section as it is frozen.
+
+    Args:
+        raw: the key's content; None where there is none.
+        folder: where the path of a segmentSpecFile begins.
+    """
+    bare = isinstance(raw, list)
+    where = Under(doc, "segments", "list" if bare else None)
+    if raw is None:
+        segments = Segments(shared, [Entry(None)], None, where, doc)
+        return segments, list(segments.check()), None
+    nothing = Segments(shared, [], None, where, doc)
+    if not bare and not isinstance(raw, dict):
+        return nothing, [
+            doc.problem(
+                "segments", "wrong type", found=raw,
+                valid="a list of segments, or a mapping with list, table or file",
+            )
+        ], None  # fmt: skip
+    content = {"list": raw} if bare else dict(raw)
+    frozen = copy.deepcopy(content)
+    spec, errors = validate(SegmentsSpec, content, where)
+    if spec is None:
+        return nothing, errors, None
+    if spec.file is not None:
+        listed, errors = read_spec_file(spec, folder, where)
+        if errors:
+            return nothing, errors, None
+        frozen = {"list": listed, **{k: v for k, v in frozen.items() if k not in _OF_FILE}}
+        spec, errors = validate(SegmentsSpec, frozen, where)
+        if spec is None:
+            return nothing, errors, None
+    found: list[InputError] = []
+    entries = entries_of(
+        spec, lambda key, problem, **facts: found.append(where.problem(key, problem, **facts))
+    )
+    segments = Segments(shared, entries, spec, where, doc)
+    return segments, found or list(segments.check()), frozen
+
+
+_OF_FILE = ("file", "input", "folder")
+_FORM = 'a list as in [{"name": "name_A", "files": ["file_1", "file_2"]}]'
+
+
+def read_spec_file(
+    spec: SegmentsSpec, folder: Path, where: Located
+) -> tuple[list[dict[str, Any]], list[InputError]]:
+    """A segmentSpecFile as entries of ``segments.list``.
+
+    Each file of a segment becomes an input: `data` where there is one, `data_1`, `data_2`, ...
+    where there are several (`input` gives another name).
+    """
+    path = folder / (spec.file or "")
+    try:
+        doc = load_yaml(path)
+    except InputError as error:
+        return [], [where.problem("file", str(error))]
+    if not isinstance(doc.data, list) or not doc.data:
+        return [], [doc.problem("", "not a list of segments", valid=_FORM)]
+    listed, errors = [], list[InputError]()
+    for i, item in enumerate(doc.data):
+        fault = _fault(item)
+        if fault is not None:
+            key, problem, found = fault
+            errors.append(doc.problem(f"[{i}]{key}", problem, found=found, valid=_FORM))
+            continue
+        files = item["files"]
+        names = (
+            [spec.input]
+            if len(files) == 1
+            else [f"{spec.input}_{n}" for n in range(1, len(files) + 1)]
+        )
+        listed.append(
+            {
+                "name": item["name"],
+                "inputs": [
+                    {"name": name, "source": _joined(spec.folder, file)}
+                    for name, file in zip(names, files, strict=True)
+                ],
+            }
+        )
+    return listed, errors
+
+
+def _fault(item: Any) -> tuple[str, str, Any] | None:
+    """(key, problem, found) of one entry of the file; None when it is good."""
+    if not isinstance(item, dict):
+        return "", "not a segment", item
+    unknown = [key for key in item if key not in ("name", "files")]
+    if unknown:
+        return f".{unknown[0]}", "unknown key", unknown[0]
+    if not isinstance(item.get("name"), str):
+        return ".name", "no name", item.get("name")
+    files = item.get("files")
+    if not isinstance(files, list) or not files or not all(isinstance(f, str) and f for f in files):
+        return ".files", "no files", files
+    return None
+
+
+def _joined(folder: str, file: str) -> str:
+    if not folder or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|/", file):
+        return file
+    return f"{folder.rstrip('/')}/{file}"
