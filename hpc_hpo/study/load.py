@@ -25,7 +25,9 @@ from hpc_hpo.study.sections import (
     normal_optimizer,
     placeholders,
 )
-from hpc_hpo.study.segment_set import Segments, Shared, read_segments
+from hpc_hpo.study.segment_reading import read_segments
+from hpc_hpo.study.segment_set import Segments, Shared
+from hpc_hpo.study.written import OBJECTIVE_FORMS, as_written, check_payload_keys
 from hpc_hpo.yamlio import Document, load_yaml
 
 #: Placeholders of a command that are no parameters.
@@ -33,7 +35,6 @@ BUILT_IN = ("trial", "seed")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _OBJECTIVE = re.compile(r"(?P<module>[^:]+):(?P<function>[^\W\d]\w*)\Z")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
-OBJECTIVE_FORMS = "file.py:function or package.module:function"
 
 
 def _safe_name(value: str) -> str:
@@ -130,6 +131,10 @@ class Study(Model):
         """
         study = self.model_copy()
         study._segments = self._segments.added(specs)
+        for name in study._segments:
+            for argument in self.command or () if name not in self._segments else ():
+                for error in study._segments.check_text(argument, "command", name):
+                    raise error
         return study
 
     def all_inputs(self) -> list[Input]:
@@ -215,44 +220,6 @@ class Study(Model):
         else:
             del plain["loss"]
         return plain
-
-
-def _as_written(data: dict[str, Any], doc: Document) -> dict[str, Any]:
-    """Arguments and environment values as the source spells them.
-
-    Both are text for a program: ``--lr 0.10`` must not become 0.1, nor ``DEBUG: true`` True.
-    """
-    result = dict(data)
-    command, env = data.get("command"), data.get("env")
-    if isinstance(command, list):
-        result["command"] = [doc.scalars.get(f"command[{i}]", a) for i, a in enumerate(command)]
-    if isinstance(env, dict):
-        result["env"] = {k: doc.scalars.get(f"env.{k}", v) for k, v in env.items()}
-    return result
-
-
-def _check_payload_keys(data: Mapping[str, Any], doc: Document) -> Iterator[InputError]:
-    """Exactly one of objective and command, and only the keys that go with it."""
-    python, command = data.get("objective") is not None, data.get("command") is not None
-    if python == command:
-        problem = "give one of objective and command, not both" if python else "nothing to run"
-        yield doc.problem(
-            "command" if python else "objective",
-            problem,
-            valid=f"objective: {OBJECTIVE_FORMS}; or command: a list of arguments",
-        )
-    if python and not command:
-        checkpoint = data.get("checkpoint")
-        files = isinstance(checkpoint, dict) and checkpoint.get("files")
-        extra = {"loss": data.get("loss"), "contract": data.get("contract")}
-        for key, value in {**extra, "checkpoint.files": files}.items():
-            if value:
-                yield doc.problem(key, "this goes with command, not with objective")
-    loss = data.get("loss")
-    if command and loss and data.get("contract"):
-        yield doc.problem("loss", "the evaluation contract says where the loss is: output.json")
-    if isinstance(loss, dict) and "stdout" in loss and len(loss) > 1:
-        yield doc.problem("loss", "give file and key, or stdout, not both")
 
 
 def _check_placeholders(study: Study, doc: Document) -> Iterator[InputError]:
@@ -360,8 +327,8 @@ def _take_segments(study: Study, doc: Document, folder: Path) -> list[InputError
 
 def parse_study(doc: Document, *, path: Path, folder: Path | None = None) -> Study:
     """Validate a parsed study file; see load_study."""
-    data = _as_written(require_mapping(doc, "study"), doc)
-    errors = list(_check_payload_keys(data, doc))
+    data = as_written(require_mapping(doc, "study"), doc)
+    errors = list(check_payload_keys(data, doc))
     study, found = validate(Study, data, doc)
     space, more = _parse_space(data, doc)
     errors += [*found, *more]

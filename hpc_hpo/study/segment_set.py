@@ -5,17 +5,14 @@ A study without the key ``segments`` has one segment, without a name.
 
 from __future__ import annotations
 
-import copy
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hpc_hpo.errors import InputError, InputErrors
-from hpc_hpo.schema import Located, one_of, validate
+from hpc_hpo.schema import one_of, validate
 from hpc_hpo.space import Space
 from hpc_hpo.space.domains import canonical
 from hpc_hpo.study.inputs import Input
@@ -26,12 +23,11 @@ from hpc_hpo.study.segments import (
     SegmentsSpec,
     Transfer,
     Under,
-    entries_of,
     fill_values,
     segment_names_in,
     with_changes,
 )
-from hpc_hpo.yamlio import Document, load_yaml
+from hpc_hpo.yamlio import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +195,9 @@ class Segments:
 
     def _inputs(self, entry: Entry) -> Iterator[Input]:
         for item in self._own(entry):
+            if item.segment is not None and not segment_names_in(item.source):
+                yield item
+                continue
             source = fill_values(item.source, entry.name, entry.values)
             yield item.model_copy(update={"source": source, "segment": entry.name})
 
@@ -311,12 +310,16 @@ class Segments:
         Raises:
             InputError: a specification is not valid.
         """
-        entries = dict(self._entries)
+        more = Segments(self._shared, self._entries.values(), self._spec, self._where, self._doc)
+        more._spaces.update(self._spaces)
         for spec in specs:
             entry = self._read_added(spec)
-            entries.setdefault(entry.name, entry)
-        more = Segments(self._shared, entries.values(), self._spec, self._where, self._doc)
-        more._spaces.update(self._spaces)
+            if more._entries.setdefault(entry.name, entry) is entry:
+                more._space(entry)
+                texts = [item.source for item in more._own(entry)]
+                errors = [e for text in texts for e in more.check_text(text, "inputs", entry.name)]
+                if errors:
+                    raise InputErrors(errors)
         return more
 
     def _read_added(self, spec: Mapping[str, Any]) -> Entry:
@@ -339,114 +342,3 @@ class _Added(Under):
 
     def __init__(self, root: str) -> None:
         super().__init__(Document(None, None, ""), root)
-
-
-# -------------------------------------------------------------------- reading
-
-
-def read_segments(
-    raw: Any, shared: Shared, doc: Document, folder: Path
-) -> tuple[Segments, list[InputError], dict[str, Any] | None]:
-    """The segments of a study, what is wrong with them, and the section as it is frozen.
-
-    Args:
-        raw: the key's content; None where there is none.
-        folder: where the path of a segmentSpecFile begins.
-    """
-    bare = isinstance(raw, list)
-    where = Under(doc, "segments", "list" if bare else None)
-    if raw is None:
-        segments = Segments(shared, [Entry(None)], None, where, doc)
-        return segments, list(segments.check()), None
-    nothing = Segments(shared, [], None, where, doc)
-    if not bare and not isinstance(raw, dict):
-        return nothing, [
-            doc.problem(
-                "segments", "wrong type", found=raw,
-                valid="a list of segments, or a mapping with list, table or file",
-            )
-        ], None  # fmt: skip
-    content = {"list": raw} if bare else dict(raw)
-    frozen = copy.deepcopy(content)
-    spec, errors = validate(SegmentsSpec, content, where)
-    if spec is None:
-        return nothing, errors, None
-    if spec.file is not None:
-        listed, errors = read_spec_file(spec, folder, where)
-        if errors:
-            return nothing, errors, None
-        frozen = {"list": listed, **{k: v for k, v in frozen.items() if k not in _OF_FILE}}
-        spec, errors = validate(SegmentsSpec, frozen, where)
-        if spec is None:
-            return nothing, errors, None
-    found: list[InputError] = []
-    entries = entries_of(
-        spec, lambda key, problem, **facts: found.append(where.problem(key, problem, **facts))
-    )
-    segments = Segments(shared, entries, spec, where, doc)
-    return segments, found or list(segments.check()), frozen
-
-
-_OF_FILE = ("file", "input", "folder")
-_FORM = 'a list as in [{"name": "name_A", "files": ["file_1", "file_2"]}]'
-
-
-def read_spec_file(
-    spec: SegmentsSpec, folder: Path, where: Located
-) -> tuple[list[dict[str, Any]], list[InputError]]:
-    """A segmentSpecFile as entries of ``segments.list``.
-
-    Each file of a segment becomes an input: `data` where there is one, `data_1`, `data_2`, ...
-    where there are several (`input` gives another name).
-    """
-    path = folder / (spec.file or "")
-    try:
-        doc = load_yaml(path)
-    except InputError as error:
-        return [], [where.problem("file", str(error))]
-    if not isinstance(doc.data, list) or not doc.data:
-        return [], [doc.problem("", "not a list of segments", valid=_FORM)]
-    listed, errors = [], list[InputError]()
-    for i, item in enumerate(doc.data):
-        fault = _fault(item)
-        if fault is not None:
-            key, problem, found = fault
-            errors.append(doc.problem(f"[{i}]{key}", problem, found=found, valid=_FORM))
-            continue
-        files = item["files"]
-        names = (
-            [spec.input]
-            if len(files) == 1
-            else [f"{spec.input}_{n}" for n in range(1, len(files) + 1)]
-        )
-        listed.append(
-            {
-                "name": item["name"],
-                "inputs": [
-                    {"name": name, "source": _joined(spec.folder, file)}
-                    for name, file in zip(names, files, strict=True)
-                ],
-            }
-        )
-    return listed, errors
-
-
-def _fault(item: Any) -> tuple[str, str, Any] | None:
-    """(key, problem, found) of one entry of the file; None when it is good."""
-    if not isinstance(item, dict):
-        return "", "not a segment", item
-    unknown = [key for key in item if key not in ("name", "files")]
-    if unknown:
-        return f".{unknown[0]}", "unknown key", unknown[0]
-    if not isinstance(item.get("name"), str):
-        return ".name", "no name", item.get("name")
-    files = item.get("files")
-    if not isinstance(files, list) or not files or not all(isinstance(f, str) and f for f in files):
-        return ".files", "no files", files
-    return None
-
-
-def _joined(folder: str, file: str) -> str:
-    if not folder or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|/", file):
-        return file
-    return f"{folder.rstrip('/')}/{file}"

@@ -62,6 +62,12 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _some(value: Any) -> Any:
+    if isinstance(value, list) and not value:
+        raise refuse("no segments", "at least one, as in [{name: a}]")
+    return _tuple(value)
+
+
 def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else _tuple(value)
 
@@ -160,8 +166,8 @@ def _transfer(value: Any) -> Any:
 class SegmentsSpec(Model):
     """The whole section."""
 
-    listed: Annotated[tuple[SegmentSpec, ...] | None, BeforeValidator(_tuple)] = Field(
-        None, alias="list", min_length=1, description="segments one by one"
+    listed: Annotated[tuple[SegmentSpec, ...] | None, BeforeValidator(_some)] = Field(
+        None, alias="list", description="segments one by one"
     )
     table: Annotated[dict[str, Any] | None, BeforeValidator(_table)] = Field(
         None, description="every combination of these values is a segment"

@@ -21,11 +21,12 @@ name: small
 objective: objective.py:train
 space: {x: {float: [0, 1]}}
 budget: {trials: 5}
+segments: [{name: a}, {name: b.c}]
 inputs:
 - {name: common, source: common.txt}
 - {name: data, segment: a, source: a.txt}
-- {name: data, segment: b/c, source: b.txt}
-- {name: more, segment: b/c, source: "*.csv", mode: copy}
+- {name: data, segment: b.c, source: b.txt}
+- {name: more, segment: b.c, source: "*.csv", mode: copy}
 """
 
 
@@ -49,12 +50,12 @@ def test_that_a_segment_s_trials_see_its_inputs_and_the_shared_ones(
     stage(study, folder)
     manifest = load_manifest(folder)
     assert manifest is not None
-    read = {name: Path(path) for name, path in manifest.absolute(folder, "b/c").items()}
+    read = {name: Path(path) for name, path in manifest.absolute(folder, "b.c").items()}
     assert read["common"].read_text() == "common.txt" and read["data"].read_text() == "b.txt"
     assert sorted(path.name for path in read["more"].iterdir()) == ["1.csv", "2.csv"]
     assert Path(manifest.absolute(folder, "a")["data"]).read_text() == "a.txt"
     assert list(manifest.absolute(folder)) == ["common"]
-    assert {file.segment for file in manifest.files} == {None, "a", "b/c"}
+    assert {file.segment for file in manifest.files} == {None, "a", "b.c"}
 
 
 def test_that_a_segment_is_ready_once_its_inputs_and_the_shared_ones_are(place: Path) -> None:
@@ -65,8 +66,8 @@ def test_that_a_segment_is_ready_once_its_inputs_and_the_shared_ones_are(place: 
     assert not manifest.ready(study, "a"), "the shared input is missing"
     manifest.paths["common"] = "inputs/common/common.txt"
     assert manifest.ready(study) and manifest.ready(study, "a")
-    manifest.segments["b/c"] = {"data": "inputs/segment-b%2Fc/data/b.txt"}
-    assert not manifest.ready(study, "b/c"), "it has another input"
+    manifest.segments["b.c"] = {"data": "inputs/segment-b%2Fc/data/b.txt"}
+    assert not manifest.ready(study, "b.c"), "it has another input"
     assert manifest.ready(study, "z"), "a segment without inputs of its own needs the shared ones"
 
 
@@ -79,9 +80,9 @@ def test_that_the_missing_input_of_a_segment_fails_alone(place: Path, folder: St
     stage(study, folder)
     manifest = load_manifest(folder)
     assert manifest is not None
-    assert manifest.ready(study, "b/c") and not manifest.ready(study, "a")
+    assert manifest.ready(study, "b.c") and not manifest.ready(study, "a")
     assert "no such file" in (manifest.problem_of("a") or "")
-    assert manifest.problem_of("b/c") is None
+    assert manifest.problem_of("b.c") is None
     (place / "a.txt").write_text("back")
     assert stage(study, folder).failed == []
 

@@ -1,0 +1,49 @@
+"""study.yaml as its author wrote it: what the parsed values no longer tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hpc_hpo.errors import InputError
+from hpc_hpo.yamlio import Document
+
+OBJECTIVE_FORMS = "file.py:function or package.module:function"
+
+
+def as_written(data: dict[str, Any], doc: Document) -> dict[str, Any]:
+    """Arguments and environment values as the source spells them.
+
+    Both are text for a program: ``--lr 0.10`` must not become 0.1, nor ``DEBUG: true`` True.
+    """
+    result = dict(data)
+    command, env = data.get("command"), data.get("env")
+    if isinstance(command, list):
+        result["command"] = [doc.scalars.get(f"command[{i}]", a) for i, a in enumerate(command)]
+    if isinstance(env, dict):
+        result["env"] = {k: doc.scalars.get(f"env.{k}", v) for k, v in env.items()}
+    return result
+
+
+def check_payload_keys(data: Mapping[str, Any], doc: Document) -> Iterator[InputError]:
+    """Exactly one of objective and command, and only the keys that go with it."""
+    python, command = data.get("objective") is not None, data.get("command") is not None
+    if python == command:
+        problem = "give one of objective and command, not both" if python else "nothing to run"
+        yield doc.problem(
+            "command" if python else "objective",
+            problem,
+            valid=f"objective: {OBJECTIVE_FORMS}; or command: a list of arguments",
+        )
+    if python and not command:
+        checkpoint = data.get("checkpoint")
+        files = isinstance(checkpoint, dict) and checkpoint.get("files")
+        extra = {"loss": data.get("loss"), "contract": data.get("contract")}
+        for key, value in {**extra, "checkpoint.files": files}.items():
+            if value:
+                yield doc.problem(key, "this goes with command, not with objective")
+    loss = data.get("loss")
+    if command and loss and data.get("contract"):
+        yield doc.problem("loss", "the evaluation contract says where the loss is: output.json")
+    if isinstance(loss, dict) and "stdout" in loss and len(loss) > 1:
+        yield doc.problem("loss", "give file and key, or stdout, not both")
