@@ -22,6 +22,7 @@ BUILT_IN = {
     "grid": "hpc_hpo.optimizers.grid:GridSearch",
     "sobol": "hpc_hpo.optimizers.sobol:SobolSearch",
     "skopt": "hpc_hpo.optimizers.skopt:SkoptSearch",
+    "tpe": "hpc_hpo.optimizers.tpe:TpeSearch",
 }
 AUTO = "auto"
 #: `auto` takes Gaussian processes up to these: beyond, a forest is faster and no worse.

@@ -13,6 +13,7 @@ FAMILIES = {
     "random": "random",
     "grid": "grid",
     "sobol": "sobol",
+    "tpe": {"name": "tpe", "n_initial": 4},
     "gp": {"name": "skopt", "surrogate": "GP", "n_initial": 4},
     "et": {"name": "skopt", "surrogate": "ET", "n_initial": 4},
     "rf": {"name": "skopt", "surrogate": "RF", "n_initial": 4, "acq": "LCB"},

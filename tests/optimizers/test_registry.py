@@ -17,7 +17,10 @@ LINE = Space.parse({"x": {"float": [0, 1]}})
     ("spec", "expected"),
     [
         ("sobl", "s.yaml:9: optimizer: unknown optimizer; did you mean 'sobol'?; found 'sobl'"),
-        ({"name": "tpe"}, "optimizer.name: unknown optimizer; found 'tpe'; valid: auto, random"),
+        (
+            {"name": "cmaes"},
+            "optimizer.name: unknown optimizer; found 'cmaes'; valid: auto, random",
+        ),
         ({"surrogate": "GP"}, "optimizer.name: unknown optimizer"),
         (3, "optimizer: unknown optimizer; found 3"),
         ({"name": "random", "n_initial": 3}, "optimizer.n_initial: unknown key 'n_initial'"),
@@ -71,7 +74,7 @@ def test_that_another_package_can_add_an_optimizer(monkeypatch):
             return RandomSearch
 
     monkeypatch.setattr(registry, "entry_points", lambda group: [Declared()])
-    assert registry.names() == ["auto", "random", "grid", "sobol", "skopt", "corner"]
+    assert registry.names() == ["auto", "random", "grid", "sobol", "skopt", "tpe", "corner"]
     assert isinstance(registry.create("corner", LINE, 0), RandomSearch)
 
 

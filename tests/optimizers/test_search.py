@@ -18,6 +18,7 @@ CUBE = Space.parse(
 )
 GP = {"name": "skopt", "surrogate": "GP"}
 ET = {"name": "skopt", "surrogate": "ET"}
+TPE = {"name": "tpe"}
 
 
 def bowl(point):
@@ -40,7 +41,7 @@ def best_of(spec, seed, budget, batch):
     return min(losses)
 
 
-@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+@pytest.mark.parametrize("spec", [GP, ET, TPE], ids=["GP", "ET", "TPE"])
 def test_that_a_surrogate_beats_random_search_at_equal_budget(spec):
     seeds = range(4)
     ours = np.median([best_of(spec, seed, 30, 3) for seed in seeds])
@@ -48,7 +49,7 @@ def test_that_a_surrogate_beats_random_search_at_equal_budget(spec):
     assert ours < chance / 2
 
 
-@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+@pytest.mark.parametrize("spec", [GP, ET, TPE], ids=["GP", "ET", "TPE"])
 def test_that_a_batch_spreads_and_still_aims_at_the_good_region(spec):
     optimizer = create({**spec, "n_initial": 15}, CUBE, 1)
     for trial, point in enumerate(optimizer.ask(range(15))):
@@ -62,7 +63,7 @@ def test_that_a_batch_spreads_and_still_aims_at_the_good_region(spec):
     assert np.median([bowl(p) for p in batch]) < np.median(scattered)
 
 
-@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+@pytest.mark.parametrize("spec", [GP, ET, TPE], ids=["GP", "ET", "TPE"])
 def test_that_a_region_where_trials_fail_is_avoided(spec):
     optimizer = create({**spec, "n_initial": 16}, CUBE, 2)
     for trial, point in enumerate(optimizer.ask(range(16))):
@@ -76,7 +77,7 @@ def test_that_a_region_where_trials_fail_is_avoided(spec):
     assert inside <= 4
 
 
-@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+@pytest.mark.parametrize("spec", [GP, ET, TPE], ids=["GP", "ET", "TPE"])
 def test_that_points_in_flight_keep_the_next_ones_away(spec):
     space = Space.parse({"x": {"float": [0, 1]}})
     optimizer = create({**spec, "n_initial": 1}, space, 0)
@@ -99,7 +100,7 @@ def test_that_sobol_covers_evenly_where_random_leaves_gaps():
     assert cells("random") < 56
 
 
-@pytest.mark.parametrize("name", ["random", "sobol", "grid"])
+@pytest.mark.parametrize("name", ["random", "sobol", "grid", "tpe"])
 def test_that_one_batch_gives_the_points_of_single_asks(name):
     together = create(name, CUBE, 1, budget=27).ask(range(20))
     alone = create(name, CUBE, 1, budget=27)
@@ -162,7 +163,7 @@ def test_that_the_rows_kept_are_the_best_and_the_most_recent():
     assert list(select_rows(y, 8)) == list(range(8))
 
 
-@pytest.mark.parametrize("spec", [GP, ET], ids=["GP", "ET"])
+@pytest.mark.parametrize("spec", [GP, ET, TPE], ids=["GP", "ET", "TPE"])
 def test_that_a_batch_of_64_at_200_losses_stays_cheap(spec):
     space = Space.parse({f"x{i}": {"float": [0, 1]} for i in range(6)})
     optimizer = create(spec, space, 0)
@@ -175,12 +176,14 @@ def test_that_a_batch_of_64_at_200_losses_stays_cheap(spec):
     assert time.thread_time() - before < 3
 
 
-def test_that_choosing_random_search_imports_no_learning_library():
+@pytest.mark.parametrize("name", ["random", "tpe"])
+def test_that_light_families_import_no_learning_library(name):
     code = (
         "import sys\n"
         "from hpc_hpo.space import Space\n"
         "from hpc_hpo.optimizers.registry import create\n"
-        "create('random', Space.parse({'x': {'float': [0, 1]}}), 0).ask([0])\n"
+        f"optimizer = create('{name}', Space.parse({{'x': {{'float': [0, 1]}}}}), 0)\n"
+        "for i in range(9): optimizer.ask([i]); optimizer.tell(i, i % 4)\n"
         "print([m for m in ('skopt', 'sklearn', 'scipy', 'yaml', 'pydantic') "
         "if m in sys.modules])"
     )
@@ -192,3 +195,33 @@ def test_that_choosing_random_search_imports_no_learning_library():
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_that_tpe_finds_the_good_choice_and_what_only_it_has():
+    space = Space.parse(
+        {
+            "kind": {"choice": ["a", "b", "c", "d"]},
+            "depth": {"int": [1, 50], "condition": "kind == 'c'"},
+            "x": {"float": [0, 1]},
+        }
+    )
+    optimizer = create(TPE, space, 0, budget=90)
+    best = []
+    for trial in range(90):
+        [point] = optimizer.ask([trial])
+        depth = abs(point.get("depth", 50) - 12) / 50
+        optimizer.tell(trial, depth + (point["x"] - 0.3) ** 2)
+        best.append((depth + (point["x"] - 0.3) ** 2, point))
+    late = [p for _, p in best[60:]]
+    assert sum(p["kind"] == "c" for p in late) > 20
+    assert min(best, key=lambda entry: entry[0])[1]["depth"] in range(9, 16)
+
+
+def test_that_equal_losses_do_not_make_the_first_points_good():
+    space = Space.parse({"x": {"float": [0, 1]}})
+    optimizer = create(TPE, space, 0)
+    for trial in range(41):
+        optimizer.adopt(trial, {"x": trial / 40})
+        optimizer.tell(trial, 0.0 if trial in (30, 31, 32) else 1.0)
+    found = [point["x"] for point in optimizer.ask(range(100, 108))]
+    assert np.median(np.abs(np.array(found) - 31 / 40)) < 0.1

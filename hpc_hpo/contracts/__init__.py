@@ -1,0 +1,1 @@
+"""The files and services of others that the package speaks: ATLAS's HPO service and its tools."""
