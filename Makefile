@@ -1,6 +1,7 @@
 # make demo    a real study from end to end, through blocks that die at their walltime
 # make test    the tests (make test-slow: the long ones; make test-batch: on batch systems)
 # make lint    ruff and mypy
+# make torch   PyTorch too, for the jobs that train with it and their tests
 # make clean   remove the virtual environment and everything made by these
 #
 # Needs Python >= 3.10 with venv, and the network once, for the installation.
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 JOB := jobs/digits
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow test-batch lint clean
+.PHONY: demo test test-slow test-batch lint torch clean
 .DELETE_ON_ERROR:
 
 # A fresh study folder each time: an old one would only be found finished.
@@ -42,6 +43,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+torch: $(VENV)/.installed-torch
+
 clean:
 	rm -rf "$(VENV)" build dist hpc_hpo.egg-info $(JOB)/data
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -59,6 +62,10 @@ $(VENV)/.installed: $(VENV)/.made setup.cfg pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.made setup.cfg pyproject.toml
 	$(PIP) install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-torch: $(VENV)/.made setup.cfg pyproject.toml
+	$(PIP) install --quiet --editable '.[torch]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made setup.cfg pyproject.toml

@@ -1,6 +1,6 @@
 """A small network trained by PyTorch's DistributedDataParallel: gloo on CPUs, NCCL on GPUs.
 
-torch is an extra that hpc_hpo does not install: ``pip install torch``. Nothing is downloaded;
+torch is an extra of hpc_hpo: ``pip install 'hpc_hpo[torch]'``. Nothing is downloaded;
 the data are made from a seed. The ranks find one another by MASTER_ADDR, MASTER_PORT, RANK and
 WORLD_SIZE, which hpc_hpo sets, as torchrun does; without them it trains alone:
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
+from tests.jobs.scripts import require_torch
+
+require_torch()
 pytestmark = [pytest.mark.slow]
 
 TRAIN = Path(__file__).resolve().parents[2] / "jobs" / "ddp" / "train.py"
