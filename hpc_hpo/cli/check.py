@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hpc_hpo.cli.common import duration, echo_rows, path_argument
+from hpc_hpo.cli.common import echo_rows, path_argument
 from hpc_hpo.errors import InputErrors
 from hpc_hpo.launch import check as find_problems
 from hpc_hpo.launch import open_study, site_of
@@ -28,7 +28,7 @@ def check(path: Path, site_name: str | None) -> None:
         raise problems[0] if len(problems) == 1 else InputErrors(problems)
     blocks = study.blocks
     workers = workers_per_node(study, site)
-    length = duration(blocks.walltime) if blocks.walltime else "no walltime"
+    shape = "auto: see hpc-hpo plan" if blocks.auto else blocks.words()
     click.echo(f"{study.name}: nothing wrong was found")
     echo_rows(
         [
@@ -36,7 +36,7 @@ def check(path: Path, site_name: str | None) -> None:
             ("optimizer", study.optimizer.name),
             ("budget", f"{study.budget.trials} trials"),
             ("site", f"{site.name} ({site.path})"),
-            ("blocks", f"up to {blocks.max} at one time, {workers} trials on each, {length}"),
+            ("workers", f"{shape}; up to {workers} trials at one time on a node"),
             ("folder", str(folder.path)),
         ]
     )

@@ -17,6 +17,9 @@ from hpc_hpo.folder import StudyFolder
 from tests.e2e.conftest import ROOT, SLEEPY
 from tests.fakes.lsf import FakeLsf
 
+# Each takes half a minute on a machine that does nothing else.
+pytestmark = [pytest.mark.slow, pytest.mark.batch, pytest.mark.timeout(300)]
+
 STUDY = """\
 name: chained
 objective: objective.py:train
@@ -70,7 +73,7 @@ class Place:
     def status(self) -> dict:
         return json.loads(self("status", "--json"))
 
-    def wait_until_empty(self, seconds: float = 60) -> list[dict]:
+    def wait_until_empty(self, seconds: float = 240) -> list[dict]:
         """All jobs, once none is left."""
         over = ("DONE", "EXIT")
         self.lsf.wait_for(
@@ -86,6 +89,7 @@ class Place:
                 and self.study.journal.read_bytes().count(b'"state":"completed"') >= count
             ),
             f"{count} trials",
+            seconds=90,
         )
 
 
@@ -106,14 +110,13 @@ def make_place(tmp_path: Path) -> Iterator[Callable[..., Place]]:
         lsf.stop()
 
 
-@pytest.mark.batch
-@pytest.mark.slow
 def test_that_a_study_goes_on_from_job_to_job_and_its_chain_ends_by_itself(
     make_place: Callable[..., Place],
 ) -> None:
     place = make_place(speed=1)
-    place.write(trials=24, walltime="12s", steps=60)
-    said = place.submit("--max-jobs", "9")
+    # 36 s of work for each worker; steering keeps 5 s of each job for its own end.
+    place.write(trials=24, walltime="20s", steps=60)
+    said = place.submit("--max-jobs", "20")
     assert "job 1001 is submitted to small-summit" in said
     assert "chained: " in place("submit", "--site", "site.yaml", code=4), "one at a time"
     jobs = place.wait_until_empty()
@@ -129,20 +132,16 @@ def test_that_a_study_goes_on_from_job_to_job_and_its_chain_ends_by_itself(
     assert found["blocks"]["total"] == len(ran), "a job is one block"
 
 
-@pytest.mark.batch
-@pytest.mark.slow
 def test_that_jobs_killed_at_their_limit_lose_no_result(make_place: Callable[..., Place]) -> None:
     place = make_place(speed=6)  # a job asks for a minute, and is killed after ten seconds
     place.write(trials=50, walltime="1m")
-    place.submit("--max-jobs", "9")
+    place.submit("--max-jobs", "40")
     jobs = place.wait_until_empty()
     assert [j["reason"] for j in jobs if j["started"] is not None].count("TERM_RUNLIMIT") >= 1
     found = place.status()
     assert (found["state"], found["trials"]["completed"]) == ("done", 50)
 
 
-@pytest.mark.batch
-@pytest.mark.slow
 def test_that_a_chain_is_stopped_moved_to_the_login_node_and_back(
     make_place: Callable[..., Place],
 ) -> None:
@@ -162,15 +161,13 @@ def test_that_a_chain_is_stopped_moved_to_the_login_node_and_back(
     place.wait_until_empty()
     # And back; a chain of one job, which ends before the study.
     place.submit("--max-jobs", "1")
-    place.wait_until_empty(80)
+    place.wait_until_empty()
     found = place.status()
     assert found["chain"]["max_jobs"] == len(found["chain"]["jobs"]) == 1
     assert found["trials"]["completed"] > before + 4
     assert found["state"] == "done"
 
 
-@pytest.mark.batch
-@pytest.mark.slow
 def test_that_a_waiting_chain_is_cancelled_by_stop(make_place: Callable[..., Place]) -> None:
     place = make_place(speed=60)
     place.lsf.occupy(4, 600)
@@ -182,8 +179,6 @@ def test_that_a_waiting_chain_is_cancelled_by_stop(make_place: Callable[..., Pla
     assert [job["state"] for job in place.wait_until_empty()] == ["EXIT"]
 
 
-@pytest.mark.batch
-@pytest.mark.slow
 def test_that_a_chain_whose_steering_was_killed_goes_on_in_the_next_job(
     make_place: Callable[..., Place],
 ) -> None:
@@ -198,8 +193,6 @@ def test_that_a_chain_whose_steering_was_killed_goes_on_in_the_next_job(
     assert (found["state"], found["trials"]["completed"]) == ("done", 16)
 
 
-@pytest.mark.batch
-@pytest.mark.slow
 def test_that_steering_near_the_login_node_s_limit_goes_on_inside_jobs(
     make_place: Callable[..., Place],
 ) -> None:
@@ -211,6 +204,7 @@ def test_that_steering_near_the_login_node_s_limit_goes_on_inside_jobs(
     place.lsf.wait_for(
         lambda: (place.study.path / "chain.json").exists() and place.status()["chain"]["jobs"],
         "a job that steers",
+        seconds=90,
     )
     place.wait_until_empty()
     log = place("logs")
@@ -219,8 +213,6 @@ def test_that_steering_near_the_login_node_s_limit_goes_on_inside_jobs(
     assert (found["state"], found["trials"]["completed"]) == ("done", 6)
 
 
-@pytest.mark.batch
-@pytest.mark.slow
 def test_that_steering_killed_on_the_login_node_is_taken_over_and_leaves_no_job(
     make_place: Callable[..., Place],
 ) -> None:
