@@ -112,9 +112,16 @@ class Shape:
         return self.per_node * self.cores
 
     @property
+    def sharers(self) -> int:
+        """Ranks that share one GPU: 3 with 0.33 of one each; 1 where each has its own."""
+        return int(1 / self.gpus + 1e-9) if 0 < self.gpus < 1 else 1
+
+    @property
     def node_gpus(self) -> int:
         """GPUs it takes of each of its nodes."""
-        return math.ceil(self.per_node * self.gpus - 1e-9)
+        if self.gpus < 1:
+            return math.ceil(self.per_node / self.sharers) if self.gpus > 0 else 0
+        return self.per_node * int(self.gpus)
 
     def spec(self) -> list[Any]:
         """The form that crosses process borders."""

@@ -19,4 +19,4 @@ def rank_share(shape: Shape, node: Sequence[Any], local: int) -> tuple[list[int]
     if shape.gpus >= 1:
         each = int(shape.gpus)
         return mine, list(gpus[local * each : (local + 1) * each])
-    return mine, [gpus[int(local * shape.gpus)]] if shape.gpus > 0 else []
+    return mine, [gpus[local // shape.sharers]] if shape.gpus > 0 else []

@@ -63,6 +63,7 @@ def test_that_frontier_is_as_its_guide_says() -> None:
     site = load_site("frontier")
     assert (site.scheduler, site.launcher, site.node.cores) == ("slurm", "srun", 56)
     assert (site.node.gpus, site.node.gpu_vendor) == (8, "amd")
+    assert site.node.gpu_domains == (3, 3, 1, 1, 0, 0, 2, 2)
     assert [(*b.nodes, b.walltime / H) for b in site.queues["batch"].bins] == [
         (1, 91, 2), (92, 183, 6), (184, 1881, 12), (1882, 5644, 12), (5645, 9472, 12)
     ]  # fmt: skip
@@ -119,6 +120,8 @@ QUEUE = BASE + "queues:\n  a:\n"
         (BASE + "submit: {style: redirection}\n", "submit.style", 4, "scheduler lsf"),
         (BASE + "submit: {sytle: file}\n", "submit.sytle", 4, "did you mean 'style'"),
         (BASE + "node: {gpu_vendor: amf}\n", "node.gpu_vendor", 4, "did you mean 'amd'"),
+        (BASE + "node: {gpus: 2, gpu_domains: [0]}\n", "node.gpu_domains", 4, "2 numbers"),
+        (BASE + "node: {gpus: 1, gpu_domains: [1]}\n", "node.gpu_domains", 4, "domains of 1 GPUs"),
         (BASE + "requires: [acount]\n", "requires", 4, "did you mean 'account'"),
         (BASE + "directives: ['#SBATCH -C gpu']\n", "directives", 4, "without #BSUB"),
         (BASE + "warning: {ahead: 1m}\n", "warning.signal", 4, "required"),

@@ -28,7 +28,13 @@ class Desk:
 
     def __init__(self, site: Mapping[str, Any], now: Callable[[], float]) -> None:
         self._site = dict(site)
-        shape = NodeShape(site.get("cores", 1), site.get("gpus", 0), site.get("domains", 1))
+        shape = NodeShape(
+            site.get("cores", 1),
+            site.get("gpus", 0),
+            site.get("domains", 1),
+            site.get("gpu_domains", ()),
+            site.get("first_core", 0),
+        )
         self._placer = Placer(shape, now)
         #: manager id -> (block, node); a lead's node is its mark
         self._names: dict[bytes, tuple[str, str]] = {}
@@ -80,9 +86,10 @@ class Desk:
             """The manager that would run the slice, were it placed there."""
             return self._ids.get((block, LEAD if shapes[number].ranks > 1 else node))
 
-        def allowed(number: int, block: str, node: str) -> bool:
+        def usable(number: int, block: str, node: str) -> bool:
+            """Whether the slice may go there once there is room."""
             there, manager = self._ids.get((block, node)), runner(number, block, node)
-            if there is None or manager is None or room[manager] <= 0:
+            if there is None or manager is None:
                 return False
             if not all(managers[m]["active"] and not managers[m]["draining"] for m in
                        (there, manager)):  # fmt: skip
@@ -90,6 +97,10 @@ class Desk:
             needs: float = specs[number].get("needs_s", 0.0)
             left: float = managers[there]["drain_time"] - now
             return needs <= left
+
+        def allowed(number: int, block: str, node: str) -> bool:
+            manager = runner(number, block, node)
+            return manager is not None and room[manager] > 0 and usable(number, block, node)
 
         def taken(number: int, placement: Placement) -> None:
             manager = runner(number, placement.block, placement.nodes[0][0])
@@ -100,20 +111,21 @@ class Desk:
 
         start: list[tuple[int, bytes, Place]] = []
         waiting = [(n, shapes[n], specs[n].get("priority", 0.0)) for n in specs]
-        self._placer.schedule(waiting, allowed, taken)
+        self._placer.schedule(waiting, allowed, taken, usable)
         return start
 
     def _place(self, shape: Shape, placement: Placement) -> Place:
-        site, first = self._site, self._site.get("first_core", 0)
-        nodes = [
-            (name, tuple(core + first for core in cores), gpus)
-            for name, cores, gpus in placement.nodes
-        ]
+        site, nodes = self._site, placement.nodes
         launch: list[str] = []
         erf = ""
         if shape.ranks > 1:
             launch, erf = rank_line(
-                site.get("launcher", "none"), shape, nodes, site.get("gpus", 0), site.get("mpi")
+                site.get("launcher", "none"),
+                shape,
+                nodes,
+                node_gpus=site.get("gpus", 0),
+                smt=site.get("smt", 1),
+                mpi=site.get("mpi"),
             )
         return Place(
             index=placement.index,

@@ -15,12 +15,13 @@ Two slices never share a core or a GPU. Slices differ in size, and the policy is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from hpc_hpo.model import Shape
+from hpc_hpo.ranks import rank_share
 
 #: A slice is overdue after waiting this many mean slices.
 PATIENCE = 1.0
@@ -36,13 +37,26 @@ class NodeShape:
     """What each node has.
 
     Attributes:
-        cores, gpus: numbered from 0, domain by domain.
-        domains: NUMA domains, among which both are divided evenly.
+        cores: that slices are placed on, numbered from `first_core`, domain by domain.
+        gpus: numbered from 0.
+        domains: NUMA domains, among which the cores are divided evenly.
+        gpu_domains: the domain of each GPU; by their numbers where it is empty.
+        first_core: the cores below it are nobody's to place.
     """
 
     cores: int
     gpus: int
     domains: int = 1
+    gpu_domains: Sequence[int] = ()
+    first_core: int = 0
+
+    def core_domain(self, core: int) -> int:
+        """The domain of a core."""
+        return core * self.domains // (self.first_core + self.cores)
+
+    def gpu_domain(self, gpu: int) -> int:
+        """The domain that a GPU is attached to."""
+        return self.gpu_domains[gpu] if self.gpu_domains else gpu * self.domains // self.gpus
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,8 @@ class Placement:
     Attributes:
         index: the smallest number that no other slice running in the block has.
         block: the block's id.
-        nodes: (name, cores, GPUs) of each node, in the natural order of names.
+        nodes: (name, cores, GPUs) of each node, in the natural order of names; cores and GPUs in
+            the order of the ranks there (ranks.rank_share).
     """
 
     index: int
@@ -109,7 +124,8 @@ class Placer:
         name = (block, node)
         if name in self._nodes and not self._nodes[name].gone:
             return
-        self._nodes[name] = _Node(set(range(self._shape.cores)), set(range(self._shape.gpus)))
+        first, cores = self._shape.first_core, self._shape.cores
+        self._nodes[name] = _Node(set(range(first, first + cores)), set(range(self._shape.gpus)))
         self._file(name)
 
     def remove_node(self, block: str, node: str) -> None:
@@ -167,6 +183,7 @@ class Placer:
         waiting: Iterable[tuple[Key, Shape, float]],
         allowed: Callable[[Any, str, str], bool] = lambda key, block, node: True,
         taken: Callable[[Any, Placement], None] = lambda key, placement: None,
+        usable: Callable[[Any, str, str], bool] = lambda key, block, node: True,
     ) -> list[tuple[Key, Placement]]:
         """What is to start now; it counts as running from here on.
 
@@ -176,6 +193,8 @@ class Placer:
                 shows them.
             allowed: (key, block, node) -> whether the slice may go there now.
             taken: called for each slice that is placed, before the next is looked at.
+            usable: (key, block, node) -> whether the slice may go there once there is room; a
+                node where it never may is not kept for it.
         """
         now = self._now()
         queue = list(waiting)
@@ -205,7 +224,7 @@ class Placer:
                 taken(key, placement)
             elif overdue:
                 if not kept or len(kept) + shape.nodes <= most_kept:
-                    kept.update(self._nearest(key, shape, allowed, kept))
+                    kept.update(self._nearest(key, shape, usable, kept))
             elif not refused:
                 hopeless.add((shape, overdue))
         return started
@@ -247,7 +266,7 @@ class Placer:
         return (best[1] if best else None), refused
 
     def _nearest(
-        self, key: Key, shape: Shape, allowed: Callable[[Any, str, str], bool], kept: set[Name]
+        self, key: Key, shape: Shape, usable: Callable[[Any, str, str], bool], kept: set[Name]
     ) -> Iterator[Name]:
         """The nodes of one block that are the nearest to being free for an overdue slice."""
         gpus, cores = self._needs(shape)
@@ -258,7 +277,7 @@ class Placer:
                     ((max(0, gpus - free[0]), max(0, cores - free[1])), (name, node))
                     for free, nodes in block.free.items()
                     for node in nodes
-                    if (name, node) not in kept
+                    if (name, node) not in kept and usable(key, name, node)
                 ),
                 key=lambda pair: (pair[0], _natural(pair[1][1])),
             )[: shape.nodes]
@@ -274,9 +293,8 @@ class Placer:
         for name in sorted(names, key=lambda n: _natural(n[1])):
             node = self._nodes[name]
             self._unfile(name, node)
-            gpus = self._pick(node.gpus, shape.node_gpus, self._shape.gpus, ())
-            near = {self._domain(gpu, self._shape.gpus) for gpu in gpus}
-            cores = self._pick(node.cores, shape.node_cores, self._shape.cores, near)
+            gpus = self._pick(node.gpus, shape.node_gpus, self._shape.gpu_domain, ())
+            cores = self._pick_cores(node.cores, shape, name[1], gpus)
             node.gpus.difference_update(gpus)
             node.cores.difference_update(cores)
             node.holders.add(key)
@@ -290,16 +308,29 @@ class Placer:
         self._since.pop(key, None)
         return placement
 
-    def _domain(self, number: int, count: int) -> int:
-        return number * self._shape.domains // count
+    def _pick_cores(
+        self, free: set[int], shape: Shape, node: str, gpus: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Cores for the ranks on a node, rank by rank, each near its own GPUs."""
+        left, picked = set(free), list[int]()
+        for local in range(shape.per_node):
+            _, mine = rank_share(shape, (node, (), gpus), local)
+            near = {self._shape.gpu_domain(gpu) for gpu in mine}
+            cores = self._pick(left, shape.cores, self._shape.core_domain, near)
+            left.difference_update(cores)
+            picked += cores
+        return tuple(picked)
 
-    def _pick(self, free: set[int], count: int, of: int, near: Iterable[int]) -> tuple[int, ...]:
+    @staticmethod
+    def _pick(
+        free: set[int], count: int, domain_of: Callable[[int], int], near: Iterable[int]
+    ) -> tuple[int, ...]:
         """`count` of the free ones: in the domains `near`, else where the least is left over."""
         if count == 0:
             return ()
         by_domain: dict[int, list[int]] = {}
         for number in sorted(free):
-            by_domain.setdefault(self._domain(number, of), []).append(number)
+            by_domain.setdefault(domain_of(number), []).append(number)
         wanted = set(near)
 
         def order(domain: int) -> tuple[bool, bool, int, int]:

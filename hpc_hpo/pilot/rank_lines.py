@@ -5,8 +5,9 @@ Which cores and GPUs each rank uses is decided by the placer and set by the rank
 (worker/keeper.py), so that it is the same under every launcher: here the launchers are told the
 nodes and the counts, and not to bind.
 
-Sources: srun(1) of Slurm 22.05; the jsrun section of the Summit user guide and IBM's description
-of explicit resource files; mpiexec(1) of MPICH's Hydra and of HPE's PALS; mpirun(1) of Open MPI.
+Sources: srun(1) of Slurm 22.05; the jsrun section of the Summit user guide, IBM's description of
+explicit resource files and OLCF's tutorial on their CPU indexes; mpiexec(1) of MPICH's Hydra and
+of HPE's PALS; mpirun(1) of Open MPI.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Nodes = Sequence[tuple[str, Sequence[int], Sequence[int]]]
 
 
 def rank_line(
-    launcher: str, shape: Shape, nodes: Nodes, node_gpus: int, mpi: str | None
+    launcher: str, shape: Shape, nodes: Nodes, *, node_gpus: int, smt: int = 1, mpi: str | None
 ) -> tuple[list[str], str]:
     """What to put before a command so that it runs once for each rank of a trial.
 
@@ -28,6 +29,7 @@ def rank_line(
         launcher: the site's.
         nodes: (name, cores, GPUs) of the trial on each node.
         node_gpus: GPUs that a node has.
+        smt: hardware threads of each core.
         mpi: how srun wires the ranks up (``--mpi``); None = as the site's Slurm is set.
 
     Returns:
@@ -37,7 +39,7 @@ def rank_line(
     if launcher == "srun":
         return srun_ranks(shape, nodes, node_gpus, mpi), ""
     if launcher == "jsrun":
-        return ["jsrun", "--erf_input", "{erf}"], explicit_resources(shape, nodes)
+        return ["jsrun", "--erf_input", "{erf}"], explicit_resources(shape, nodes, smt)
     if launcher == "openmpi":
         return openmpi_ranks(shape, nodes), ""
     if launcher == "mpiexec":
@@ -49,7 +51,9 @@ def rank_line(
 def srun_ranks(shape: Shape, nodes: Nodes, node_gpus: int, mpi: str | None) -> list[str]:
     """A step beside the pilot's own, which holds all of the nodes: it overlaps it.
 
-    It sees all GPUs of its nodes, of which the keepers mask each rank's own.
+    It gets all cores and GPUs of its nodes, of which the keepers take each rank's own. So it says
+    no --cpus-per-task: that implies --exact, by which Slurm would choose a few cores itself and,
+    where it confines steps to them, the same ones for two trials on a node.
     """
     return [
         "srun",
@@ -57,7 +61,6 @@ def srun_ranks(shape: Shape, nodes: Nodes, node_gpus: int, mpi: str | None) -> l
         f"--ntasks={shape.ranks}",
         f"--ntasks-per-node={shape.per_node}",
         f"--nodelist={','.join(name for name, _, _ in nodes)}",
-        f"--cpus-per-task={shape.cores}",
         "--distribution=block",
         "--overlap",
         "--kill-on-bad-exit=1",
@@ -67,13 +70,17 @@ def srun_ranks(shape: Shape, nodes: Nodes, node_gpus: int, mpi: str | None) -> l
     ]
 
 
-def explicit_resources(shape: Shape, nodes: Nodes) -> str:
-    """jsrun's explicit resource file: host, cores and GPUs of each rank."""
+def explicit_resources(shape: Shape, nodes: Nodes, smt: int) -> str:
+    """jsrun's explicit resource file: host, cores and GPUs of each rank.
+
+    Its CPUs are hardware threads: on Summit logical ones, without gaps, are 0 to 167 with smt4.
+    """
     lines = ["cpu_index_using: logical", "overlapping_rs: allow"]
     for number, node in enumerate(nodes):
         for local in range(shape.per_node):
             cores, gpus = rank_share(shape, node, local)
-            place = f"host: {{host:{node[0]}}}; cpu: {{{_ranges(cores)}}}"
+            threads = [core * smt + thread for core in cores for thread in range(smt)]
+            place = f"host: {{host:{node[0]}}}; cpu: {{{_ranges(threads)}}}"
             if gpus:
                 place += f"; gpu: {{{_ranges(gpus)}}}"
             lines.append(f"rank: {number * shape.per_node + local}: {{ {place} }}")

@@ -15,8 +15,9 @@ from hpc_hpo.study import Study
 
 #: Sizes of trials that an expression may take, at most: each is checked before the job.
 MAX_SIZES = 10_000
-#: A batch node allows a user 4,096 processes and a jsrun step costs 3 (Summit user guide).
-MAX_STEPS = 1350
+#: A batch node allows a user 4,096 processes and a jsrun step costs 3 (Summit user guide), which is
+#: where its 1,350 steps come from. Here each has a worker of the lead, too.
+MAX_STEPS = 1000
 
 
 class Misfit(ValueError):
@@ -289,6 +290,8 @@ def place_settings(shapes: Shapes, site: Site) -> Mapping[str, Any]:
         "first_core": shapes.kept_cores,
         "gpus": site.node.gpus,
         "domains": site.node.domains,
+        "gpu_domains": list(site.node.gpu_domains),
+        "smt": site.node.smt,
         "mask": MASKS[site.node.gpu_vendor] if site.node.gpus else "",
         # A node of a batch job is the job's own; here others work, too.
         "bind": site.batch and shapes.cores <= site.node.cores,

@@ -50,6 +50,15 @@ def check_together(site: Site, data: Mapping[str, Any], doc: Document) -> Iterat
             found=written(doc, "heartbeat.threshold"),
             valid="about 3 periods",
         )
+    node = site.node
+    if node.gpu_domains and (
+        len(node.gpu_domains) != node.gpus or max(node.gpu_domains) >= node.domains
+    ):
+        yield doc.problem(
+            "node.gpu_domains",
+            f"not the domains of {node.gpus} GPUs on a node with {node.domains}",
+            found=list(node.gpu_domains), valid=f"{node.gpus} numbers from 0 to {node.domains - 1}",
+        )  # fmt: skip
     launchers = LAUNCHERS[site.scheduler]
     if site.launcher not in launchers:
         yield doc.problem(

@@ -24,6 +24,9 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+_Domain = Annotated[int, Field(ge=0)]
+
+
 class Node(Model):
     """The shape of one node."""
 
@@ -33,6 +36,9 @@ class Node(Model):
     smt: Count = Field(1, description="hardware threads of each core")
     gpus: int = Field(0, ge=0, description="GPUs that the scheduler counts")
     domains: Count = Field(1, description="NUMA domains, among which cores and GPUs divide")
+    gpu_domains: Annotated[tuple[_Domain, ...], BeforeValidator(as_tuple)] = Field(
+        (), description="the NUMA domain of each GPU, from 0; by their numbers when not given"
+    )
     gpu_vendor: Literal["nvidia", "amd", "intel"] = Field(
         "nvidia", description="whose GPUs, which decides the variable that masks them"
     )

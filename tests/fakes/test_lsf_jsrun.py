@@ -61,6 +61,18 @@ def test_that_steps_at_the_same_time_share_neither_cores_nor_gpus(make_lsf: Make
     lsf.wait_state(job, "DONE")
 
 
+def test_that_an_explicit_resource_file_names_hosts_hardware_threads_and_gpus(
+    make_lsf: MakeLsf,
+) -> None:
+    lsf = make_lsf(nodes=2, cpus=4, gpus=2)
+    (lsf.folder / "ranks.erf").write_text(
+        "cpu_index_using: logical\noverlapping_rs: allow\n"
+        "rank: 0: { host: 2; cpu: {4-11}; gpu: {1} }\nrank: 1: { host: 1; cpu: {0-3} }\n"
+    )
+    lines = finish(lsf, f"jsrun --erf_input ranks.erf sh -c '{SHOW}'", "-nnodes", "2")
+    assert sorted(lines) == ["0 h01n02 1 : 1,2", "1 h01n01 : 0"]
+
+
 def test_that_a_step_that_does_not_fit_waits_until_it_does(make_lsf: MakeLsf) -> None:
     lsf = make_lsf(nodes=1, cpus=4, gpus=1)
     body = """

@@ -29,14 +29,15 @@ class Office:
     """A desk and its managers."""
 
     def __init__(self, **managers: dict[str, Any]) -> None:
-        self.desk = Desk(SITE, lambda: 0.0)
+        self.now = 0.0
+        self.desk = Desk(SITE, lambda: self.now)
         self.managers = {name.encode(): m for name, m in managers.items()}
 
     def give(self, *tasks: dict[str, Any]) -> dict[int, tuple[str, Any]]:
         """Manager and place of each slice that starts."""
         self.desk.look(self.managers, set(self.managers))
         given = {}
-        for number, name, place in self.desk.assign(list(tasks), self.managers, 0.0):
+        for number, name, place in self.desk.assign(list(tasks), self.managers, self.now):
             self.managers[name]["tasks"].append(number)
             given[number] = (name.decode(), place)
         return given
@@ -74,6 +75,19 @@ def test_that_the_nodes_of_a_large_slice_must_all_last_long_enough() -> None:
     )  # fmt: skip
     assert office.give(task(1, PAIR, needs_s=60.0)) == {}
     assert list(office.give(task(1, PAIR, needs_s=40.0))) == [1]
+
+
+def test_that_an_overdue_large_slice_keeps_no_node_of_a_block_too_short_for_it() -> None:
+    office = Office(a=manager("0", "n1"), b=manager("0", "n2"), lead=manager(f"0{LEAD}", "n1"))
+    office.give(task(0))
+    for held in office.managers.values():
+        held["tasks"].clear()  # of no length, so that whoever waits is overdue
+    assert len(office.give(task(1), task(2), task(3))) == 3
+    assert office.give(task(4, PAIR, needs_s=60.0)) == {}
+    office.now = 50.0
+    for held in office.managers.values():
+        held["drain_time"] = 100.0
+    assert list(office.give(task(4, PAIR, needs_s=60.0), task(5))) == [5]
 
 
 def test_that_a_lost_node_is_used_no_more_and_is_empty_when_it_is_back() -> None:

@@ -47,6 +47,25 @@ def test_that_a_slice_gets_cores_and_gpus_of_one_domain() -> None:
     assert room.put("c", THREE_GPUS).nodes[0][2] == (3, 4, 5)
 
 
+def test_that_each_rank_has_cores_near_its_gpu_where_the_domains_are_in_no_order() -> None:
+    placer = Placer(NodeShape(16, 4, 4, gpu_domains=(3, 2, 0, 1)), lambda: 0.0)
+    placer.add_node("0", "n1")
+    ((_, placement),) = placer.schedule([("a", Shape(4, 4, 4, 1.0), 1.0)])
+    assert placement.nodes[0][1:] == (
+        (12, 13, 14, 15, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 6, 7),
+        (0, 1, 2, 3),
+    )
+
+
+def test_that_ranks_do_not_straddle_domains_where_a_core_of_the_first_is_kept() -> None:
+    # Summit with trials of several ranks: 41 cores, six ranks of six.
+    placer = Placer(NodeShape(41, 6, 2, first_core=1), lambda: 0.0)
+    placer.add_node("0", "n1")
+    ((_, placement),) = placer.schedule([("a", Shape(6, 6, 6, 1.0), 1.0)])
+    cores = placement.nodes[0][1]
+    assert cores == (*range(1, 19), *range(21, 39)), "21 is the second processor's first"
+
+
 def test_that_small_slices_leave_whole_nodes_whole() -> None:
     room = Room(3)
     for key in range(6):
@@ -82,6 +101,24 @@ def test_that_an_overdue_large_slice_has_nodes_kept_for_it() -> None:
         if started:
             break
     assert [key for key, _ in started] == ["large"] and ended == 12
+
+
+def test_that_no_node_is_kept_for_a_slice_that_may_not_go_there() -> None:
+    room = Room(2)
+    room.learn()
+    for key in range(12):
+        room.put(key, ONE_GPU)
+    waiting = [("large", TWO_NODES, 1.0), ("small", ONE_GPU, 1.0)]
+    assert room.placer.schedule(waiting) == []
+    room.time += PATIENCE + 1
+    room.placer.free(0)
+    # The block ends too soon for the large one, whatever becomes free.
+    started = room.placer.schedule(
+        waiting,
+        allowed=lambda key, block, node: key != "large",
+        usable=lambda key, block, node: key != "large",
+    )
+    assert [key for key, _ in started] == ["small"]
 
 
 def test_that_overdue_slices_keep_a_few_nodes_only() -> None:

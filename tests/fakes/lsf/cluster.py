@@ -46,6 +46,7 @@ class Cluster:
         flavour: ``summit`` (whole nodes by ``-nnodes``, jsrun, a batch node apart from the
             compute nodes) or ``plain`` (slots by ``-n``, shared nodes, redirection).
         nodes, cpus, gpus: compute nodes, and the slots and GPUs of each.
+        smt: hardware threads of each core, by which explicit resource files count.
         speed: cluster seconds that pass in one real second.
         grace: real seconds between the signals of a kill. Not scaled: the handlers that must
             run between them are real.
@@ -60,6 +61,7 @@ class Cluster:
     nodes: int = 4
     cpus: int = 42
     gpus: int = 6
+    smt: int = 4
     speed: float = 60.0
     grace: float = 0.5
     clean_period: float = 3600.0

@@ -43,7 +43,7 @@ class Daemon:
         self.jobs: dict[int, Job] = {}
         self.scheduler = Scheduler(cluster)
         self.runner = Runner(cluster, self.clock, folder, self.changed, self._release)
-        self.steps = Steps(cluster.cpus, cluster.gpus)
+        self.steps = Steps(cluster.cpus, cluster.gpus, cluster.smt)
         self.listing = Jobs(cluster, self.clock, self.jobs)
         self.times = Times(cluster, self.clock)
         self.control = Control(self)
@@ -321,7 +321,7 @@ def main() -> None:
     parser.add_argument("--flavour", choices=("summit", "plain"), default="summit")
     parser.add_argument("--until-eof", action="store_true")
     parser.add_argument("--real-times", action="store_true")
-    for name in ("nodes", "cpus", "gpus", "eligible", "queued"):
+    for name in ("nodes", "cpus", "gpus", "smt", "eligible", "queued"):
         parser.add_argument(f"--{name}", type=int)
     for name in ("speed", "grace", "clean-period"):
         parser.add_argument(f"--{name}", type=float)

@@ -61,6 +61,7 @@ class StepRequest:
     mpi: bool = True
     chdir: str | None = None
     env: tuple[str, ...] = ()
+    #: (host, hardware threads, GPUs) of each rank
     explicit: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...] = ()
 
 
@@ -79,6 +80,7 @@ class Nodes:
 
     cores: dict[str, set[int]]
     gpus: dict[str, set[int]]
+    smt: int = 1
     steps: dict[int, list[ResourceSet]] = field(default_factory=dict)
     last: int = 0
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -171,7 +173,7 @@ _RANK = re.compile(
 def read_explicit(
     path: Path,
 ) -> tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]:
-    """(host, cores, GPUs) of each rank, from an explicit resource file.
+    """(host, hardware threads, GPUs) of each rank, from an explicit resource file.
 
     Raises:
         StepRefused: it cannot be read, or a line of it is not as documented.
@@ -204,10 +206,11 @@ def place(step: StepRequest, nodes: Nodes) -> list[ResourceSet] | None:
     placed: list[ResourceSet] = []
     if step.explicit:
         hosts = list(nodes.cores)
-        for number, cores, gpus in step.explicit:
+        for number, threads, gpus in step.explicit:
             if not 1 <= number <= len(hosts):
                 raise StepRefused(f"Error: the explicit resource file names host {number}")
             host = hosts[number - 1]
+            cores = tuple(sorted({thread // nodes.smt for thread in threads}))
             if not (set(cores) <= nodes.cores[host] and set(gpus) <= nodes.gpus[host]):
                 return None
             placed.append(ResourceSet(host, cores, gpus))
@@ -257,14 +260,15 @@ def lay_out(step: StepRequest, sets: Sequence[ResourceSet]) -> list[dict[str, An
 class Steps:
     """The steps of all running jobs."""
 
-    def __init__(self, cpus: int, gpus: int) -> None:
-        self._cpus, self._gpus = cpus, gpus
+    def __init__(self, cpus: int, gpus: int, smt: int = 1) -> None:
+        self._cpus, self._gpus, self._smt = cpus, gpus, smt
         self._nodes: dict[tuple[int, int], Nodes] = {}
 
     def _empty(self, hosts: Sequence[str]) -> Nodes:
         return Nodes(
             {host: set(range(self._cpus)) for host in hosts},
             {host: set(range(self._gpus)) for host in hosts},
+            self._smt,
         )
 
     def nodes(self, job: Job) -> Nodes:
