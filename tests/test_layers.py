@@ -19,7 +19,7 @@ ROOMS: dict[int, list[set[str]]] = {
     0: [{"errors", "clock", "fsio", "version", "site_configs"}],
     1: [{"model", "ranks", "space", "yamlio", "units", "schema"}],
     2: [{"study", "site", "journal", "folder"}],
-    3: [{"optimizers"}, {"prestage"}, {"pilot"}, {"worker"}],
+    3: [{"optimizers"}, {"prestage"}, {"preflight"}, {"pilot"}, {"worker"}],
     4: [{"steering", "segments", "fidelity"}],
     5: [{"launch", "plan", "steerer"}, {"results"}, {"contracts"}],
     6: [{"simulate", "cli"}],
@@ -40,6 +40,8 @@ WRAPPED = {
     "parsl": "pilot",
     "skopt": "optimizers",
     "sklearn": "optimizers",
+    "elftools": "preflight",
+    "zstandard": "preflight",
     "click": "cli",
     "rich": "cli",
 }

@@ -65,6 +65,11 @@ def _reached(site: Site) -> str:
     return f"at {site.address}"
 
 
+def _python(site: Site) -> str:
+    version = f" (Python {site.python_version})" if site.python_version else ""
+    return (site.python or "that of the login node") + version
+
+
 def _rows(site: Site) -> list[tuple[str, str]]:
     limit, warning = site.cpu_limit, site.warning
     return [
@@ -72,11 +77,14 @@ def _rows(site: Site) -> list[tuple[str, str]]:
         ("submission", _submission(site)),
         ("node", _node(site)),
         ("page size", format_size(site.page_size) if site.page_size else ""),
+        ("C library", f"glibc {site.glibc}" if site.glibc else ""),
         ("workers reach steering", _reached(site)),
         ("outside network", "yes" if site.network else "no"),
         ("scratch", site.scratch or ""),
+        ("purged", ", ".join(site.purged)),
         ("node-local folder", site.node_local or ""),
-        ("workers' python", site.python or "that of the login node"),
+        ("workers' python", _python(site)),
+        ("supplied by modules", "; ".join(f"{k}: {v}" for k, v in site.supplies.items())),
         ("modules", ", ".join(site.modules)),
         ("worker init", "; ".join(site.worker_init.strip().splitlines())),
         ("directives", "; ".join(site.directives)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,18 @@ def _bare_directives(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _libc_version(value: str) -> str:
+    if not re.fullmatch(r"\d+\.\d+", value):
+        raise refuse("not a version of glibc", 'as ldd --version says it, as in "2.28"')
+    return value
+
+
+def _minor_version(value: str) -> str:
+    if not re.fullmatch(r"3\.\d+", value):
+        raise refuse("not a minor version of Python", 'as in "3.11"')
+    return value
+
+
 _Words = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
 
 
@@ -57,6 +70,9 @@ class Site(Model):
         "auto", validate_default=True, description="the nodes' architecture, as of uname -m"
     )
     page_size: Size | None = Field(None, description="the nodes' memory pages, as of getconf")
+    glibc: Annotated[str, AfterValidator(_libc_version)] | None = Field(
+        None, description='the nodes\' C library, as of ldd --version, as in "2.28"'
+    )
     node: Node = Field(default_factory=Node, description="the shape of one node")
     address: str = Field(
         "127.0.0.1", min_length=1, description="where workers reach the steering process"
@@ -66,8 +82,15 @@ class Site(Model):
     )
     network: bool = Field(True, description="whether nodes reach the outside")
     scratch: str | None = Field(None, description="a folder on the parallel file system")
+    purged: _Words = Field((), description="folders whose old files the site deletes")
     node_local: str | None = Field(None, description="a folder on each node's own disk")
     python: str | None = Field(None, min_length=1, description="the workers' interpreter")
+    python_version: Annotated[str, AfterValidator(_minor_version)] | None = Field(
+        None, description='minor version of the workers\' Python, as in "3.11"'
+    )
+    supplies: dict[str, str] = Field(
+        {}, description="Python packages that modules hold, with the line that loads each"
+    )
     modules: _Words = Field((), description="modules to load before workers start")
     worker_init: str = Field("", description="shell lines that run before workers start")
     queues: dict[str, Queue] = Field({}, description="the queues by name, with their limits")
