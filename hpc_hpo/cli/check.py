@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hpc_hpo.cli.common import echo_rows, path_argument
+from hpc_hpo.cli.preflight import every_option, plain_option, run_preflight
 from hpc_hpo.errors import InputErrors
 from hpc_hpo.launch import check as find_problems
 from hpc_hpo.launch import open_study, site_of
@@ -16,8 +17,12 @@ from hpc_hpo.pilot.sources import workers_per_node
 @click.command()
 @path_argument
 @click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
-def check(path: Path, site_name: str | None) -> None:
+@plain_option
+@every_option
+def check(path: Path, site_name: str | None, plain: bool, every: bool) -> None:
     """Validate a study, its payload, its inputs and its resources on its site.
+
+    Compiled files, environments and images are held against the site's architecture.
 
     PATH is a study.yaml, or a study's folder (default: here).
     """
@@ -26,6 +31,7 @@ def check(path: Path, site_name: str | None) -> None:
     problems = find_problems(study, site)
     if problems:
         raise problems[0] if len(problems) == 1 else InputErrors(problems)
+    fit = run_preflight(study, folder, site, plain=plain, every=every)
     blocks = study.blocks
     workers = workers_per_node(study, site)
     shape = "auto: see hpc-hpo plan" if blocks.auto else blocks.words()
@@ -37,6 +43,7 @@ def check(path: Path, site_name: str | None) -> None:
             ("budget", f"{study.budget.trials} trials"),
             ("site", f"{site.name} ({site.path})"),
             ("workers", f"{shape}; up to {workers} trials at one time on a node"),
+            ("preflight", fit),
             ("folder", str(folder.path)),
         ]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,3 +108,31 @@ def echo_rows(rows: list[tuple[str, str]]) -> None:
     width = max((len(label) for label, _ in rows), default=0)
     for label, text in rows:
         click.echo(f"  {label:<{width}}  {text}".rstrip())
+
+
+def echo_findings(heads: Sequence[str], rows: Sequence[Sequence[str]], *, plain: bool) -> None:
+    """Print a table of texts; nothing when it has no rows.
+
+    On a terminal it is fitted to its width. Elsewhere, or with `plain`, each row is one line,
+    whatever its length.
+    """
+    if not rows:
+        return
+    if plain or not sys.stdout.isatty():
+        table = [heads, *rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for row in table:
+            cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+            click.echo("  ".join(cells).rstrip())
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"wrong": "red", "fail": "red", "warning": "yellow", "warn": "yellow", "ok": "green"}
+    shown = Table(show_lines=False, pad_edge=False, box=None, header_style="bold")
+    for head in heads:
+        shown.add_column(head, overflow="fold")
+    for row in rows:
+        shown.add_row(Text(row[0], style=colours.get(row[0], "dim")), *map(Text, row[1:]))
+    Console(highlight=False).print(shown)

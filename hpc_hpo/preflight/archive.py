@@ -99,20 +99,26 @@ def decompressed(stream: BinaryIO, kind: Kind) -> BinaryIO | None:
     return io.BufferedReader(reader, CHUNK)
 
 
-def tar_members(stream: BinaryIO) -> Iterator[tuple[str, int, BinaryIO | None]]:
-    """(name, size, content) of a tar's members in their order; only files have a content.
+def tar_members(
+    stream: BinaryIO, *, seekable: bool = False
+) -> Iterator[tuple[tarfile.TarInfo, BinaryIO | None]]:
+    """(header, content) of a tar's members in their order; only files have a content.
 
     A content has to be read before the next member is asked for.
+
+    Args:
+        seekable: what is not read of a content is skipped without reading it.
 
     Raises:
         one of DAMAGE.
     """
-    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+    mode: Literal["r:", "r|"] = "r:" if seekable else "r|"
+    with tarfile.open(fileobj=stream, mode=mode, errorlevel=2) as archive:
         for member in archive:
             # The list of members would hold all of them to the end.
             archive.members = []  # type: ignore[attr-defined]
             content = archive.extractfile(member) if member.isreg() else None
-            yield member.name, member.size, content  # type: ignore[misc]
+            yield member, content  # type: ignore[misc]
 
 
 def zip_members(stream: BinaryIO) -> Iterator[tuple[str, BinaryIO]]:

@@ -36,15 +36,24 @@ def scan_elf(stream: BinaryIO, where: str, target: Target) -> Iterator[Finding]:
     """
     try:
         yield from _scan(ELFFile(stream), where, target)
-    except OutOfWindow as error:
-        yield Finding(
-            where, str(error), "a look at its symbol versions", "give it as a file of its own",
-            "not checked", "window",
-        )  # fmt: skip
     # pyelftools raises whatever its parsers meet in damaged files: construct's errors, KeyError,
     # UnicodeDecodeError, AssertionError, OverflowError ...
     except Exception as error:
-        yield damaged(where, "ELF object", error)
+        missed = _missed(error)
+        if missed is None:
+            yield damaged(where, "ELF object", error)
+        else:
+            yield Finding(
+                where, str(missed), "a look at its symbol versions", "give it as a file of its own",
+                "not checked", "window",
+            )  # fmt: skip
+
+
+def _missed(error: BaseException | None) -> OutOfWindow | None:
+    """The window's own error, which pyelftools wraps in others."""
+    while error is not None and not isinstance(error, OutOfWindow):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _scan(elf: Any, where: str, target: Target) -> Iterator[Finding]:
@@ -98,7 +107,7 @@ def _alignment(elf: Any, where: str, target: Target) -> Iterator[Finding]:
         yield Finding(
             where,
             f"segments aligned to {_pages(min(wrong))}",
-            f"to {_pages(target.page_size)}, the nodes' pages",
+            target.stated("page_size", f"to {_pages(target.page_size)}, the nodes' pages"),
             f"link it with -z max-page-size={target.page_size:#x}",
             kind="pages",
         )
@@ -126,7 +135,7 @@ def _libc(elf: Any, where: str, target: Target) -> Iterator[Finding]:
         yield Finding(
             where,
             f"needs glibc {'.'.join(map(str, needed))}",
-            f"at most glibc {target.glibc_text}",
+            target.stated("glibc", f"at most glibc {target.glibc_text}"),
             "take an older build, conda's, or build it on the site",
             kind="glibc",
         )

@@ -21,6 +21,7 @@ class Finding:
         needed: what the site needs.
         remedy: what to do.
         level: "wrong" makes a check fail; the others do not.
+        root: the file or folder that was given to be scanned.
         kind: what was looked at, one word; findings of a kind may be dropped together.
     """
 
@@ -30,6 +31,7 @@ class Finding:
     remedy: str
     level: Level = "wrong"
     kind: str = ""
+    root: str = ""
 
 
 def inner(where: str, name: str) -> str:

@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import stat
+import tarfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,6 +61,7 @@ class Walk:
             label: how findings name it; by default its path.
         """
         where = str(path) if label is None else label
+        begin = len(self.findings)
         try:
             if path.is_dir():
                 self._folder(path, where)
@@ -66,6 +69,7 @@ class Walk:
                 self._file(path, where)
         except OSError as error:
             self._unread(where, error)
+        self.findings[begin:] = [replace(row, root=where) for row in self.findings[begin:]]
 
     def _unread(self, where: str, error: OSError) -> None:
         self.findings.append(
@@ -113,6 +117,8 @@ class Walk:
                 self._squashfs(path, where)
             elif kind == "zip":
                 self._zip(stream, where, 0)
+            elif kind == "tar":
+                self._tar(stream, where, 0, seekable=True)
             elif kind:
                 self.stream(stream, where, 0)
             elif where.endswith(".whl"):
@@ -199,33 +205,38 @@ class Walk:
         except archive.DAMAGE as error:
             self.findings.append(damaged(where, "zip archive", error))
 
-    def _tar(self, stream: BinaryIO, where: str, depth: int) -> None:
+    def _tar(self, stream: BinaryIO, where: str, depth: int, seekable: bool = False) -> None:
         documents: dict[str, bytes] = {}
         layers: dict[str, image.Layer] = {}
         names: set[str] = set()
+        links: dict[str, str] = {}
         # Those of the first tar that is met: a layer itself, not what lies in it.
         keep, self._names = self._names, None
         begin, own_libc = len(self.findings), False
         try:
-            for name, size, content in archive.tar_members(stream):
-                plain = os.path.normpath(name).lstrip("/")
+            for member, content in archive.tar_members(stream, seekable=seekable):
+                plain = os.path.normpath(member.name).lstrip("/")
                 own_libc = own_libc or _OWN_LIBC.match(plain) is not None
                 self.versions.note(where, plain)
                 if image.may_matter(plain):
                     names.add(plain)
                 if keep is not None:
                     keep.add(plain)
+                if image.may_be_layer(plain) and (member.issym() or member.islnk()):
+                    links[plain] = _target_of(plain, member)
                 if content is not None:
-                    self._member(content, plain, size, where, depth, documents, layers)
+                    self._member(content, plain, member.size, where, depth, documents, layers)
         except archive.DAMAGE as error:
             self.findings.append(damaged(where, "tar archive", error))
         if own_libc:
             self._forget_libc(begin)
         if image.is_image(documents, names):
             found = image.follow(documents, names, where, self.target)
-            live = [layers.get(name, image.Layer()) for name in found.layers]
+            # Docker has stored a layer that two images share as a link to the other's.
+            places = [links.get(name, name) for name in found.layers]
+            live = [layers.get(name, image.Layer()) for name in places]
             self.findings += found.findings
-            self.findings += image.visible(live, [inner(where, n) for n in found.layers])
+            self.findings += image.visible(live, [inner(where, n) for n in places])
         else:
             for layer in layers.values():
                 self.findings += layer.findings
@@ -290,6 +301,11 @@ class Walk:
         """Drop what was said about the C library, in a system that brings its own."""
         kept = [f for f in self.findings[begin:] if f.kind not in ("glibc", "libc")]
         self.findings[begin:] = kept
+
+
+def _target_of(name: str, link: tarfile.TarInfo) -> str:
+    folder = os.path.dirname(name) if link.issym() else ""
+    return os.path.normpath(os.path.join(folder, link.linkname))
 
 
 def scan(paths: Iterable[Path], target: Target) -> list[Finding]:

@@ -74,6 +74,7 @@ class Target:
         glibc: version of the nodes' C library, as numbers.
         own_libc: whether the files bring a C library of their own, as in a container; the
             nodes' then does not matter.
+        unverified: the site's keys that nobody could check.
         python: (major, minor) of the workers' Python.
     """
 
@@ -84,6 +85,11 @@ class Target:
     glibc: tuple[int, ...] | None = None
     python: tuple[int, int] = (sys.version_info[0], sys.version_info[1])
     own_libc: bool = False
+    unverified: frozenset[str] = frozenset()
+
+    def stated(self, key: str, text: str) -> str:
+        """What the site needs, with a mark where nobody could check the site's key."""
+        return f"{text} (unverified)" if key in self.unverified else text
 
     @property
     def glibc_text(self) -> str:
@@ -115,8 +121,9 @@ def target_of(site: Site) -> Target:
     python = site.python_version or f"{sys.version_info[0]}.{sys.version_info[1]}"
     major, minor = map(int, python.split("."))
     return Target(
-        site.name, site.arch, ARCHITECTURES.get(site.arch), page_size, glibc, (major, minor)
-    )
+        site.name, site.arch, ARCHITECTURES.get(site.arch), page_size, glibc, (major, minor),
+        unverified=frozenset(site.unverified),
+    )  # fmt: skip
 
 
 def _own_glibc() -> tuple[int, ...] | None:
