@@ -174,7 +174,8 @@ class Training:
         # Starting at the mean shower spares the first thousand epochs.
         last = self.generator[-1]
         assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, 0.0, 0.01, torch.Generator().manual_seed(self.seed))
+        small = torch.Generator().manual_seed(self.seed)
+        last.weight.data.copy_(0.01 * torch.randn(last.weight.shape, generator=small))
         last.bias.data.copy_(data.train.x.mean(dim=0))
         self.networks = {"generator": self.generator, "critic": self.critic}
         self.optimisers = {}
