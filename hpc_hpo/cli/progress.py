@@ -49,12 +49,12 @@ class Tally:
         return state.trial_states["completed"] + state.trial_states["failed"]
 
     def remaining_s(self, state: StudyState) -> float | None:
-        """Expected seconds to the end of the budget, from this run's pace so far."""
+        """Expected seconds to the budget's end by this run's pace; None: not known, or done."""
         done = self.done(state)
         fresh = done - (self._done_before or 0)
-        if fresh == 0:
+        if fresh == 0 or done >= self.budget:
             return None
-        return (self.now() - self.begun) / fresh * max(0, self.budget - done)
+        return (self.now() - self.begun) / fresh * (self.budget - done)
 
     def figures(self, state: StudyState, capacity: Capacity) -> list[tuple[str, str]]:
         """(label, text) rows of the view."""

@@ -105,7 +105,7 @@ def _log_name(record: SliceRecord) -> str:
     if record.log is None:
         return "no log"
     file, start, end = record.log
-    return f"{file}, bytes {start} to {end}"
+    return f"{file}, bytes {start} to {end}" if end > start else f"{file}; it wrote nothing"
 
 
 def _copy_log(folder: Path, record: SliceRecord) -> None:

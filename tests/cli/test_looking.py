@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 
 from hpc_hpo.folder import StudyFolder
+from hpc_hpo.journal import Event
 from tests import events as ev
 from tests.cli.conftest import HISTORY, LOG_PARTS
 
@@ -163,6 +164,16 @@ def test_that_show_prints_a_trial_s_own_part_of_the_log(
         b"--- slice 2: logs/w.log, bytes 22 to 35\nsecond slice\n"
     )
     assert hpc_hpo("show", folder.path, 1, "--log").stdout_bytes.endswith(b"22\n" + LOG_PARTS[1])
+
+
+def test_that_show_says_when_a_slice_wrote_nothing(
+    hpc_hpo: Command, write_study: Callable[[list[Event]], StudyFolder]
+) -> None:
+    silent = ev.end(0, 1, "completed", "completed", loss=1.0, log=["logs/w.log", 12, 12])
+    folder = write_study([ev.run(), ev.asked(0, {"lr": 0.1}), ev.submit(0, 1), silent])
+    assert "  log    logs/w.log; it wrote nothing" in hpc_hpo("show", folder.path, 0).output
+    told = hpc_hpo("show", folder.path, 0, "--log").output
+    assert told == "--- slice 1: logs/w.log; it wrote nothing\n"
 
 
 def test_that_show_says_when_a_log_is_gone(hpc_hpo: Command, folder: StudyFolder) -> None:
