@@ -15,7 +15,8 @@ from hpc_hpo import journal
 from tests.e2e.conftest import ROOT
 from tests.fakes.lsf import FakeLsf
 
-pytestmark = [pytest.mark.slow, pytest.mark.batch]
+# Each takes a minute at most on a machine that does nothing else.
+pytestmark = [pytest.mark.slow, pytest.mark.batch, pytest.mark.timeout(300)]
 
 SITE = """\
 name: small-summit

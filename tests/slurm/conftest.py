@@ -138,14 +138,21 @@ class Shop:
         """Checkpoints in the study's folder: a sign that slices are at work."""
         return sum(1 for _ in self.study.glob("trials/*/ckpt-*"))
 
+    def processes(self) -> list[psutil.Process]:
+        """All that runs for the study, on whichever node."""
+        return [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if str(self.folder) in " ".join(process.info["cmdline"] or [])
+        ]
+
     def close(self) -> None:
         """Leave no process behind."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        for process in psutil.process_iter(["cmdline"]):
-            if str(self.folder) in " ".join(process.info["cmdline"] or []):
-                process.kill()
+        for process in self.processes():
+            process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
 
 from hpc_hpo.worker.checkpoint import verify
 
-pytestmark = [pytest.mark.slow, pytest.mark.batch]
+# Each takes a minute at most on a machine that does nothing else.
+pytestmark = [pytest.mark.slow, pytest.mark.batch, pytest.mark.timeout(300)]
 
 STUDY = """
 name: chain
@@ -24,7 +26,7 @@ budget: {trials: TRIALS}
 trial: {ranks: RANKS, ranks_per_node: 2, gpus_per_rank: 1}
 checkpoint: {every: 0.5s}
 site: ./site.yaml
-blocks: {nodes: 2, walltime: 1m}
+blocks: {nodes: 2, walltime: WALLTIME}
 """
 
 OBJECTIVE = """
@@ -66,14 +68,18 @@ def taken(column: int) -> Callable[[dict], set[tuple[str, str]]]:
     return lambda record: {(share[0], share[column]) for share in record["shares"]}
 
 
-def prepare(shop, *, trials: int, ranks: str, steps: int, nodes_limit: int = 2) -> Path:
+def prepare(
+    shop, *, trials: int, ranks: str, steps: int = 0, walltime: str = "1m",
+    objective: str = OBJECTIVE,
+) -> Path:  # fmt: skip
     """A study of trials of several ranks; the folder into which its slices write."""
-    shop.write(objective=OBJECTIVE, steps=steps, limit=nodes_limit)
+    shop.write(objective=objective, steps=steps)
     with open(shop.folder / "site.yaml", "a") as site:
         site.write("mpi: pmi2\n")
     seen = shop.folder / "seen"
     seen.mkdir()
     study = STUDY.replace("TRIALS", str(trials)).replace("RANKS", ranks)
+    study = study.replace("WALLTIME", walltime)
     (shop.folder / "study.yaml").write_text(study + f"env: {{SEEN: '{seen}'}}\n")
     return seen
 
@@ -118,16 +124,70 @@ def test_that_trials_of_one_and_of_four_ranks_share_no_gpu_and_no_core(shop):
     assert at_once, "small trials run beside each other"
 
 
-def test_that_a_one_rank_trial_in_a_pilot_of_two_nodes_is_a_world_of_its_own(shop):
-    shop.write(
-        objective="""
-        def train(config, trial):
-            from mpi4py import MPI
-            assert MPI.COMM_WORLD.Get_size() == 1
-            MPI.COMM_WORLD.Barrier()
-            return config["x"]
-        """,
-        trials=4, nodes=2,
-    )  # fmt: skip
+DEAF = """
+import json, os, time
+from pathlib import Path
+
+def train(config, trial):
+    state = trial.restore() or {"step": 0, "rank": trial.rank}
+    everyone = trial.comm.gather([state["step"], state["rank"]])
+    if trial.rank == 0:
+        Path(os.environ["SEEN"], f"{trial.slice}.json").write_text(json.dumps(everyone))
+    for step in range(state["step"], STEPS):
+        time.sleep(0.1)
+        if trial.should_checkpoint():
+            trial.checkpoint({"step": step + 1, "rank": trial.rank}, parts=True)
+    return trial.reduce(config["x"])
+"""
+
+
+def test_that_four_ranks_over_two_nodes_that_slurm_kills_at_walltime_go_on_from_their_parts(
+    hurried_shop,
+):
+    """Whoever does not listen to the warning runs until Slurm's own KILL."""
+    shop = hurried_shop
+    seen = prepare(shop, trials=1, ranks="4", steps=150, walltime="2m", objective=DEAF)
+    shop.start()
+    state = shop.finish(200)
+    assert not shop.processes(), "no rank outlives its job"
+    killed = [job for job, how in shop.cluster.ended().items() if how == "TIMEOUT"]
+    trial = state.trials[0]
+    assert trial.loss is not None and trial.failures == 0
+    *before, last = trial.slices
+    assert len(before) >= 1 and {slice_.end.value for slice_ in before} == {"lost"}
+    assert len(killed) >= len(before), shop.cluster.ended()
+    assert last.end.value == "completed" and last.restored is not None
+    begun = [json.loads((seen / f"{slice_.number}.json").read_text()) for slice_ in trial.slices]
+    for parts in begun:
+        # All parts are of one step, and each rank has its own.
+        assert len({step for step, _ in parts}) == 1 and [rank for _, rank in parts] == [0, 1, 2, 3]
+    steps = [parts[0][0] for parts in begun]
+    assert steps[0] == 0 and all(a < b for a, b in pairwise(steps))
+
+
+ALONE = """
+import json, os
+from pathlib import Path
+
+import psutil
+
+def train(config, trial):
+    pilot = [p.environ().get("PMI_SIZE") for p in psutil.Process().parents()
+             if "hpc_hpo.worker.block" in p.cmdline()]
+    from mpi4py import MPI
+    MPI.COMM_WORLD.Barrier()
+    record = [pilot[0], MPI.COMM_WORLD.Get_size(), trial.comm.Get_size()]
+    Path(os.environ["SEEN"], f"{trial.id}.json").write_text(json.dumps(record))
+    return config["x"]
+"""
+
+
+@pytest.mark.parametrize(("launcher", "size"), [("srun", None), ("mpiexec", "2")])
+def test_that_a_one_rank_trial_in_a_pilot_of_two_nodes_is_a_world_of_its_own(shop, launcher, size):
+    """Where MPI's own launcher starts the pilot, that is a world of two."""
+    seen = prepare(shop, trials=4, ranks="1", objective=ALONE)
+    with open(shop.folder / "site.yaml", "a") as site:
+        site.write(f"launcher: {launcher}\nworker_init: PATH={Path(sys.executable).parent}:$PATH\n")
     shop.start()
     assert shop.finish(120).trial_states["completed"] == 4
+    assert [tuple(record) for record in records(seen)] == [(size, 1, 1)] * 4
