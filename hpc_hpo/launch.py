@@ -146,6 +146,7 @@ def task_of(study: Study, manifest: Manifest, folder: StudyFolder) -> TaskSpec:
         checkpoint_every_s=checkpoint.every,
         checkpoint_keep=checkpoint.keep,
         fresh_process=study.trial.fresh_process,
+        distributed=study.trial.ranks != 1,
         rank_timeout_s=study.trial.rank_timeout,
     )
     if study.kind == "python":

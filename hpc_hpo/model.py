@@ -178,6 +178,7 @@ class TaskSpec(TypedDict, total=False):
     checkpoint_every_s: float
     checkpoint_keep: int
     fresh_process: bool  #: a new Python process for every slice
+    distributed: bool  #: command: trials of the study may be of several ranks
     rank_timeout_s: float  #: how long ranks wait for one that does not come
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hpc_hpo.model import Place, Shape
 from hpc_hpo.ranks import rank_share
 from hpc_hpo.worker.channel import Channel, ChannelClosed
 from hpc_hpo.worker.node import node_name
-from hpc_hpo.worker.place import bind, hardware_threads, share_variables
+from hpc_hpo.worker.place import bind, distributed, hardware_threads, share_variables
 from hpc_hpo.worker.process import end_session, signal_session, start
 
 #: (rank, rank on its node) as launchers tell them; those of srun count only under srun, for a
@@ -40,12 +41,13 @@ _OTHERS = (
 #: How long a keeper tries to reach its worker, and each address of it, in seconds.
 CONNECT_S, EACH_S = 30.0, 3.0
 _TICK_S = 0.05
-#: How long a payload's last words are waited for after its end, in seconds.
+#: How long a payload's last words are waited for after its end, and its stack when it is asked
+#: for, in seconds.
 _LAST_WORDS_S = 0.5
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
-    "from hpc_hpo.worker.rank_main import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+    "from hpc_hpo.worker.rank_main import main; main(*map(int, sys.argv[2:]))"
 )
 
 
@@ -72,34 +74,6 @@ def find_share(
     return rank // shape.per_node, rank % shape.per_node
 
 
-def distributed(
-    place: Place, shape: Shape, node: int, local: int, port: int, environ: Mapping[str, str]
-) -> dict[str, str]:
-    """What torch.distributed, Horovod and their like read.
-
-    RANK counts along the place's nodes, so that rank 0 is on the one that MASTER_ADDR names.
-    """
-    alone = len(place["nodes"]) == 1
-    return {
-        "MASTER_ADDR": "127.0.0.1" if alone else _address(place["nodes"][0][0]),
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(shape.ranks),
-        "RANK": str(node * shape.per_node + local),
-        "LOCAL_RANK": str(local),
-        "LOCAL_WORLD_SIZE": str(shape.per_node),
-        "NODE_RANK": str(node),
-    }
-
-
-def _address(name: str) -> str:
-    """A node's name, or this machine's for one that exists in name only."""
-    try:
-        socket.gethostbyname(name)
-    except OSError:
-        return socket.gethostname()
-    return name
-
-
 class Keeper:
     """Stays beside one rank's payload."""
 
@@ -120,9 +94,7 @@ class Keeper:
             variables.pop(self.place["mask"], None)
         self.environment.update(variables)
         if spec["argv"] is not None:
-            more = distributed(
-                self.place, self.shape, self.node, self.local, spec["master_port"], environ
-            )
+            more = distributed(self.place, self.shape, self.node, self.local, spec["master_port"])
             self.environment.update({k: v for k, v in more.items() if k not in spec["given"]})
         self.line = self._connect()
 
@@ -151,16 +123,18 @@ class Keeper:
     def run(self) -> int:
         """Run the payload; its exit status, as a shell would tell it."""
         ours, theirs = socket.socketpair()
+        self.stack, stack_end = os.pipe()
         with theirs:
+            fds = (theirs.fileno(), stack_end)
             argv = self.spec["argv"] or [
-                sys.executable, "-c", _BOOT, _PACKAGE_PARENT, str(theirs.fileno()),
-                str(self.shape.ranks),
+                sys.executable, "-c", _BOOT, _PACKAGE_PARENT, str(fds[0]), str(self.shape.ranks),
+                str(fds[1]),
             ]  # fmt: skip
             if self.place["bind"]:
                 # Inherited; threads that do not exist yet are bound, too.
                 bind(os.getpid(), hardware_threads(self.cores))
             try:
-                child = self._start(argv, theirs.fileno())
+                child = self._start(argv, fds)
             except OSError as error:
                 message = f"{argv[0]}: cannot be started: {error.strerror}"
                 self._tell({"failed": {"kind": "command", "message": message}})
@@ -176,11 +150,11 @@ class Keeper:
         finally:
             end_session(child, 0.0)
 
-    def _start(self, argv: list[str], fd: int) -> subprocess.Popen[bytes]:
+    def _start(self, argv: list[str], fds: Sequence[int]) -> subprocess.Popen[bytes]:
         # What was inherited is passed on: among it may be the launcher's, for the MPI start-up.
         passed = [int(n) for n in os.listdir("/proc/self/fd") if int(n) > 2 and _inherited(int(n))]
         return start(
-            argv, cwd=None, env=self.environment, log_fd=1, pass_fds=[*passed, fd], error_fd=2
+            argv, cwd=None, env=self.environment, log_fd=1, pass_fds=[*passed, *fds], error_fd=2
         )
 
     def _pass_signal(self, number: int) -> None:
@@ -222,8 +196,21 @@ class Keeper:
         while (message := self.line.receive(0)) is not None:
             if "signal" in message:
                 signal_session(self.child.pid, message["signal"])
+            elif "stack" in message:
+                self._tell_stack()
             elif self.spec["argv"] is None:
                 self.payload.send(message)
+
+    def _tell_stack(self) -> None:
+        """Where the payload stands; nothing where it does not say."""
+        with contextlib.suppress(ProcessLookupError):
+            self.child.send_signal(signal.SIGQUIT)
+        told = b""
+        # It comes in parts, quickly.
+        wait = _LAST_WORDS_S
+        while select.select([self.stack], [], [], wait)[0]:
+            told, wait = told + os.read(self.stack, 1 << 16), _TICK_S
+        self._tell({"stack": told.decode(errors="replace")})
 
     def _from_payload(self) -> bool:
         message = self.payload.receive(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ from hpc_hpo.worker.command_output import NoOutput, loss_rule, read_output, read
 from hpc_hpo.worker.context import margin
 from hpc_hpo.worker.fence import list_names
 from hpc_hpo.worker.job import SliceJob, base_environment
+from hpc_hpo.worker.place import distributed, master_port
 from hpc_hpo.worker.process import end_session, signal_session, start
 from hpc_hpo.worker.rank_server import RankServer
 
@@ -117,6 +119,12 @@ def _environment(job: SliceJob) -> dict[str, str]:
     }
     if job.watch.deadline is not None:
         env["HPC_HPO_DEADLINE"] = repr(job.watch.deadline)
+    place = request.get("place")
+    if place is not None and job.shape.ranks == 1 and job.task.get("distributed"):
+        # So that one script does for all sizes of a study. A study of single ranks is left alone:
+        # by these variables frameworks take a process for one of several.
+        port = master_port(request, os.environ.get("HPC_HPO_BLOCK", ""))
+        env = {**distributed(place, job.shape, 0, 0, port), **env}
     for name, path in job.task.get("inputs", {}).items():
         env["HPC_HPO_INPUT_" + re.sub(r"\W", "_", name).upper()] = path
     return env

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from collections.abc import Iterable
+from pathlib import Path
 from typing import cast
 
 from hpc_hpo.model import ErrorInfo, SliceEnd, SliceOutcome
@@ -12,11 +14,16 @@ from hpc_hpo.worker.process import end_session, start
 from hpc_hpo.worker.rank_server import RankServer
 
 _TICK_S = 0.1
+_OURS = str(Path(__file__).resolve().parents[1])
 #: A launcher that has started no rank after so long is given up; a step may have to wait for one
 #: that is just ending.
 _START_S = 120.0
 #: After the first sign of a failure, the others' are waited for so long: the first is the cause.
 _GATHER_S = 0.3
+#: Ranks that are asked where they stand get this long to say so, in seconds.
+_STACK_S = 1.0
+#: So many of them are asked.
+_STACKS = 64
 #: The ranks get this long to end their MPI after the outcome, in seconds.
 _FINALIZE_S = 3.0
 #: The launcher gets this long to end its ranks after a failure, in seconds.
@@ -61,6 +68,7 @@ class _Attendant:
     def __init__(self, job: SliceJob, server: RankServer, process: subprocess.Popen[bytes]) -> None:
         self.job, self.server, self.process = job, server, process
         self.waiting: set[int] = set()
+        self.stacks: dict[int, str] = {}
         self.told: object = None
         self.begun = job.clock.now()
 
@@ -95,6 +103,8 @@ class _Attendant:
                 )
             elif "waiting" in message:
                 self.waiting.add(rank)
+            elif "stack" in message:
+                self.stacks[rank] = _frames(message["stack"])
             elif "outcome" in message:
                 return cast(SliceOutcome, message["outcome"])
         return None
@@ -102,7 +112,9 @@ class _Attendant:
     def _too_late(self) -> SliceOutcome | None:
         job, ranks = self.job, self.job.shape.ranks
         if job.past_timeout():
-            return job.timed_out()
+            outcome = job.timed_out()
+            outcome["error"]["traceback"] = self._where(range(ranks))
+            return outcome
         if job.past_last_call():
             return job.lost(
                 "the ranks were still running at the deadline; to go on later all of them have to "
@@ -132,17 +144,45 @@ class _Attendant:
             return SliceOutcome(end=SliceEnd.FAILED.value, loss=None, error=error)
         if self.waiting:
             missing = sorted(set(range(job.shape.ranks)) - self.waiting)
-            names = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
-            return job.failed(
+            outcome = job.failed(
                 "hang",
-                f"rank {names} of {job.shape.ranks} did not come to trial.should_stop() within "
-                f"{job.task.get('rank_timeout_s', 60.0):g} s of the others",
+                f"rank {_listed(missing)} of {job.shape.ranks} did not come to trial.should_stop() "
+                f"within {job.task.get('rank_timeout_s', 60.0):g} s of the others",
             )
+            outcome["error"]["traceback"] = self._where(missing)
+            return outcome
         if self.server.present == 0:
             name = self.server.launch[0]
             return job.failed("launch", f"{name} ended with status {code} and started no rank")
         return job.died(code if code is not None else 1)
 
+    def _where(self, ranks: Iterable[int]) -> str:
+        """Where ranks stand, those that stand at the same place together."""
+        asked = [rank for rank in ranks if rank in self.server.channels][:_STACKS]
+        for rank in asked:
+            self.server.send({"stack": True}, rank)
+        end = self.job.clock.now() + _STACK_S
+        while self.stacks.keys() < set(asked) and self.job.clock.now() < end:
+            self._hear(0.05)
+        places: dict[str, list[int]] = {}
+        for rank, stack in sorted(self.stacks.items()):
+            places.setdefault(stack, []).append(rank)
+        return "\n".join(
+            f"rank {_listed(there)} (most recent call first):\n{stack}"
+            for stack, there in places.items()
+        )
+
     def _own_error(self) -> bool:
         """Whether a rank told of an exception, which is never the block's end."""
         return any("traceback" in error for _, error in self.server.failures)
+
+
+def _listed(ranks: list[int]) -> str:
+    """0, 1, 2 ..."""
+    return ", ".join(map(str, ranks[:8])) + (" ..." if len(ranks) > 8 else "")
+
+
+def _frames(stack: str) -> str:
+    """A stack as faulthandler writes it, without the frames of this package."""
+    lines = [line for line in stack.splitlines() if line.startswith("  File ")]
+    return "\n".join(line for line in lines if not line.startswith(f'  File "{_OURS}'))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +20,8 @@ _WORLD = re.compile(
     r"|OMPI_APP_CTX|OMPI_FILE_LOCATION|OMPI_MCA_ess|OMPI_MCA_orte|MPI_LOCALRANKID"
     r"|MPI_LOCALNRANKS|MPIEXEC)(_|$)|OMPI_MCA_(ess|orte)"
 )
+#: Ports for MASTER_PORT: below those that systems hand out by themselves.
+FIRST_PORT, PORTS = 20_000, 10_000
 #: Of OpenMP and its like, how many threads a rank starts.
 THREADS = "OMP_NUM_THREADS"
 
@@ -46,6 +50,39 @@ def share_variables(
         # A rank without GPUs sees none: it would otherwise take the first one's memory.
         variables[place["mask"]] = ",".join(map(str, gpus))
     return {name: value for name, value in variables.items() if name not in given}
+
+
+def master_port(request: SliceRequest, block: str) -> int:
+    """MASTER_PORT of a slice: no two that run in a block at the same time have the same."""
+    # Differs between studies and blocks that may share a node.
+    offset = zlib.crc32(f"{request['dir']} {block}".encode())
+    return FIRST_PORT + (offset + request["place"]["index"]) % PORTS
+
+
+def distributed(place: Place, shape: Shape, node: int, local: int, port: int) -> dict[str, str]:
+    """What torch.distributed, Horovod and their like read.
+
+    RANK counts along the place's nodes, so that rank 0 is on the one that MASTER_ADDR names.
+    """
+    alone = len(place["nodes"]) == 1
+    return {
+        "MASTER_ADDR": "127.0.0.1" if alone else _address(place["nodes"][0][0]),
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(shape.ranks),
+        "RANK": str(node * shape.per_node + local),
+        "LOCAL_RANK": str(local),
+        "LOCAL_WORLD_SIZE": str(shape.per_node),
+        "NODE_RANK": str(node),
+    }
+
+
+def _address(name: str) -> str:
+    """A node's name, or this machine's for one that exists in name only."""
+    try:
+        socket.gethostbyname(name)
+    except OSError:
+        return socket.gethostname()
+    return name
 
 
 def hardware_threads(cores: Iterable[int], allowed: Iterable[int] | None = None) -> set[int]:

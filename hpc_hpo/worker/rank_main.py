@@ -66,9 +66,13 @@ def fail(line: Channel, error: ErrorInfo) -> None:
     os._exit(1)
 
 
-def main(channel_fd: int, ranks: int) -> None:
-    """Run one slice over the socket `channel_fd` as one of `ranks` ranks."""
+def main(channel_fd: int, ranks: int, stack_fd: int) -> None:
+    """Run one slice over the socket `channel_fd` as one of `ranks` ranks.
+
+    On SIGQUIT it writes where it stands to the file `stack_fd`, in the midst of an MPI call, too.
+    """
     faulthandler.enable()
+    faulthandler.register(signal.SIGQUIT, file=stack_fd, all_threads=False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(  # type: ignore[union-attr]
             encoding="utf-8", errors="backslashreplace", line_buffering=True

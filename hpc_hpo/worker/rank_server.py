@@ -16,7 +16,6 @@ import secrets
 import selectors
 import socket
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +25,7 @@ import psutil
 from hpc_hpo.model import ErrorInfo
 from hpc_hpo.worker.channel import Channel, ChannelClosed
 from hpc_hpo.worker.job import SliceJob, signal_name
+from hpc_hpo.worker.place import master_port
 
 FILE = "ranks.json"
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
@@ -34,8 +34,6 @@ _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
     "from hpc_hpo.worker.keeper import main; sys.exit(main(sys.argv[2]))"
 )
-#: Ports for MASTER_PORT begin here; one a trial that runs, so that none on a node meet.
-FIRST_PORT, PORTS = 20_000, 10_000
 _HOST = re.compile(r"\{host:([^}]*)\}")
 
 
@@ -119,16 +117,11 @@ class RankServer:
             "argv": list(argv) if argv is not None else None,
             "environment": sent,
             "given": job.task.get("env", {}),
-            "master_port": FIRST_PORT + (self._offset() + place["index"]) % PORTS,
+            "master_port": master_port(job.request, os.environ.get("HPC_HPO_BLOCK", "")),
             "kill_grace_s": job.kill_grace_s,
         }
         self._write(self._file, json.dumps(content))
         self.launch = [*self._launch_line(folder), *self._keeper()]
-
-    def _offset(self) -> int:
-        """Differs between studies and blocks that may share a node."""
-        home = f"{self.job.request['dir']} {os.environ.get('HPC_HPO_BLOCK')}"
-        return zlib.crc32(home.encode()) % PORTS
 
     @staticmethod
     def _write(path: Path, text: str) -> None:

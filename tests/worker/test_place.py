@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from hpc_hpo.model import Place, Shape
-from hpc_hpo.worker.keeper import distributed, find_rank, find_share
-from hpc_hpo.worker.place import hardware_threads, outside_worlds, share_variables
+from hpc_hpo.worker.keeper import find_rank, find_share
+from hpc_hpo.worker.place import (
+    PORTS,
+    distributed,
+    hardware_threads,
+    master_port,
+    outside_worlds,
+    share_variables,
+)
 
 PLACE = Place(
     index=0, nodes=[["n1", [0, 1], [0, 1]], ["n2", [0, 1], [2, 3]]], bind=True,
@@ -44,7 +51,7 @@ def test_that_a_share_goes_by_the_node_s_name_else_by_the_order_of_ranks() -> No
 
 
 def test_that_ranks_count_along_the_nodes_and_rank_0_is_the_master() -> None:
-    told = distributed(PLACE, SHAPE, 1, 0, 20001, {})
+    told = distributed(PLACE, SHAPE, 1, 0, 20001)
     assert (told["RANK"], told["LOCAL_RANK"], told["NODE_RANK"]) == ("2", "0", "1")
     assert (told["WORLD_SIZE"], told["LOCAL_WORLD_SIZE"], told["MASTER_PORT"]) == (
         "4",
@@ -52,7 +59,18 @@ def test_that_ranks_count_along_the_nodes_and_rank_0_is_the_master() -> None:
         "20001",
     )
     alone = Place(**{**PLACE, "nodes": PLACE["nodes"][:1]})
-    assert distributed(alone, Shape(2, 2), 0, 0, 1, {})["MASTER_ADDR"] == "127.0.0.1"
+    assert distributed(alone, Shape(2, 2), 0, 0, 1)["MASTER_ADDR"] == "127.0.0.1"
+
+
+def test_that_no_two_slices_of_a_block_have_the_same_master_port() -> None:
+    ports = [
+        master_port({"dir": "/study", "place": Place(index=index)}, "3") for index in range(PORTS)
+    ]
+    assert len(set(ports)) == PORTS
+    # Linux hands out ports from 32768 by itself; those below 1024 are the system's.
+    assert min(ports) >= 1024 and max(ports) < 32768
+    other = master_port({"dir": "/study", "place": Place(index=0)}, "4")
+    assert other != ports[0], "two blocks that share a node begin elsewhere"
 
 
 def test_that_the_study_s_own_variables_have_the_last_word() -> None:

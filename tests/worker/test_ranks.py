@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -194,12 +195,31 @@ def test_that_a_rank_that_hangs_is_named(ranks: Bench) -> None:
         """
     )
     ranks.task["rank_timeout_s"] = 2.0
-    outcome = ranks.run()
-    assert outcome["error"]["kind"] == "hang"
-    assert (
-        "rank 3 of 4 did not come to trial.should_stop() within 2 s"
-        in (outcome["error"]["message"])
+    error = ranks.run()["error"]
+    assert error["kind"] == "hang"
+    assert "rank 3 of 4 did not come to trial.should_stop() within 2 s" in error["message"]
+    first, second, *_ = error["traceback"].splitlines()
+    assert first == "rank 3 (most recent call first):"
+    assert second.endswith("line 7 in train"), error["traceback"]
+
+
+def test_that_a_slice_that_runs_out_of_time_tells_where_each_rank_stands(ranks: Bench) -> None:
+    ranks.objective(
+        """
+        import time
+        def train(config, trial):
+            if trial.rank == 3:
+                time.sleep(600)
+            trial.comm.Barrier()  # the package cannot see who is waited for here
+        """
     )
+    ranks.task["max_time_s"] = 6.0
+    error = ranks.run()["error"]
+    assert error["kind"] == "timeout"
+    lines = error["traceback"].splitlines()
+    assert "rank 0, 1, 2 (most recent call first):" in lines
+    sleeper = lines.index("rank 3 (most recent call first):")
+    assert lines[sleeper + 1].endswith("line 5 in train"), error["traceback"]
 
 
 def test_that_a_part_that_cannot_be_written_commits_no_checkpoint(ranks: Bench) -> None:
@@ -267,6 +287,24 @@ if rank == 0:
     assert not (work / "ranks.json").exists(), "the token goes with the slice"
 
 
+def test_that_a_command_of_one_rank_has_these_variables_where_others_have_more_ranks(
+    bench: Bench,
+) -> None:
+    bench.command(
+        "import json, os, pathlib\n"
+        "pathlib.Path('output.json').write_text(json.dumps({'loss': 1.0, 'rank': "
+        "[os.environ.get(n) for n in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR')]}))\n",
+        loss={"file": "output.json", "key": "loss"},
+    )
+    place = {"index": 3, "nodes": [["here", [0], []]], "bind": False, "mask": "", "launch": []}
+    for several, told in ((True, ["0", "0", "1", "127.0.0.1"]), (False, [None] * 4)):
+        bench.task["distributed"] = several
+        outcome = bench.run(place=place, trial=int(several))
+        assert outcome["end"] == "completed", outcome
+        work = bench.dir / "trials" / f"{int(several):06d}" / "s000001"
+        assert json.loads((work / "output.json").read_text())["rank"] == told
+
+
 def test_that_every_rank_of_a_command_gets_the_checkpoint_signal(ranks: Bench) -> None:
     ranks.command(
         COMMAND
@@ -291,6 +329,36 @@ def test_that_a_command_s_rank_that_fails_is_named(ranks: Bench) -> None:
     outcome = ranks.run()
     assert outcome["end"] == "failed"
     assert outcome["error"]["message"].startswith("rank 1 of 4: exited with status 3"), outcome
+
+
+def test_that_ranks_end_with_their_worker_whatever_becomes_of_the_launcher(bench: Bench) -> None:
+    # The processes of srun and jsrun are no children of theirs.
+    script = bench.source / "fake_launcher"
+    script.write_text(
+        '#!/bin/bash\nfor r in 0 1 2 3; do JSM_NAMESPACE_RANK=$r setsid "$@" & done; wait\n'
+    )
+    script.chmod(0o755)
+    bench.command(
+        "import os, pathlib, time\n"
+        "pathlib.Path(f\"pid-{os.environ['RANK']}\").write_text(str(os.getpid()))\n"
+        "time.sleep(600)\n"
+    )
+    place = {
+        "index": 0, "nodes": [["here", list(range(RANKS)), []]], "bind": False, "mask": "",
+        "launch": [str(script)], "erf": "",
+    }  # fmt: skip
+    request = bench.request(shape=[RANKS, RANKS, 1, 0, False, 1], place=place)
+    run = "import sys; from hpc_hpo.worker.entry import run_request; run_request(sys.argv[1])"
+    worker = subprocess.Popen([sys.executable, "-c", run, json.dumps(request)])
+    pids: list[Path] = []
+    try:
+        pids = wait_for(lambda: len(p := list(bench.trial.glob("s*/pid-*"))) == RANKS and p, 30)
+        wait_for(lambda: all(pid.read_text() for pid in pids))
+    finally:
+        worker.kill()
+        worker.wait()
+    ranks = [int(pid.read_text()) for pid in pids]
+    wait_for(lambda: not any(map(is_running, ranks)))
 
 
 def test_that_a_one_rank_trial_is_no_rank_of_the_pilot_s_world(
