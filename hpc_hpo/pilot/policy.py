@@ -10,6 +10,8 @@ from dataclasses import dataclass
 #: the lead is learned anew with each block, and a successor that is just up, without work yet,
 #: must not look superfluous because the lead has become shorter than when it was requested.
 RELEASE_SLACK_S = 30.0
+#: A block lasts as long as another if it has at least this share of the other's time left.
+AS_LONG = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +66,27 @@ def decide(blocks: Sequence[LiveBlock], demand: int, limits: Limits) -> Decision
     A block *lasts* while more than `lead_s` of it is left, so that its successor starts up
     while it runs out; those that last never exceed `max_blocks`. Released is an idle block
     that is too short for every open slice, or that the demand does not need: its hours are
-    money. The last `lead_s` of a block are not worth a cancel.
+    money. Not needed is one beyond the number of lasting blocks that the demand asks for, and one
+    beside which others, that last as long, have room for the whole demand: where jobs wait
+    for hours no block counts as lasting, and the study's last trial must not keep two.
     """
     lasting = [b for b in blocks if not b.running or b.seconds_left > limits.lead_s]
     needed = min(limits.max_blocks, math.ceil(demand / max(1, limits.workers_per_block)))
     idle = sorted((b for b in blocks if b.running and b.idle), key=lambda b: b.seconds_left)
     staying = [b for b in lasting if b.seconds_left > limits.lead_s + RELEASE_SLACK_S]
     surplus = len(staying) - needed
-    release = []
+    release: list[str] = []
     for block in idle:
         if limits.lead_s < block.seconds_left < limits.useful_s:
             release.append(block.id)
         elif surplus > 0 and block.seconds_left > limits.lead_s:
             release.append(block.id)
             surplus -= 1
-        elif demand == 0:
+        elif demand <= limits.workers_per_block * sum(
+            other.running
+            and other.id not in (block.id, *release)
+            and other.seconds_left >= AS_LONG * block.seconds_left
+            for other in blocks
+        ):
             release.append(block.id)
     return Decision(max(0, needed - len(lasting)), tuple(release))

@@ -56,6 +56,16 @@ def test_that_a_successor_without_work_yet_is_not_released():
     assert decide([running("a", 50.0), blocks[1]], 4, limits).release == ("b",)
 
 
+def test_that_the_last_trials_keep_no_more_blocks_than_they_need_however_long_jobs_wait():
+    limits = Limits(max_blocks=3, workers_per_block=4, lead_s=3600.0, useful_s=5.0)
+    blocks = [running("a", 1000.0), running("b", 1100.0, idle=True), running("c", 1000.0, True)]
+    assert decide(blocks, 4, limits).release == ("c", "b")
+    assert decide(blocks, 5, limits).release == ("c",), "the fifth may run on b"
+    assert decide(blocks, 9, limits).release == ()
+    older = running("a", 700.0)
+    assert decide([older, blocks[1]], 4, limits).release == (), "it goes on when a has ended"
+
+
 blocks_strategy = st.lists(
     st.builds(
         LiveBlock,
