@@ -3,8 +3,8 @@ environments, container images. Nothing is executed, and nothing is unpacked to 
 
 from hpc_hpo.preflight.finding import Finding
 from hpc_hpo.preflight.scan import Walk, scan
-from hpc_hpo.preflight.target import Target, target_of
 from hpc_hpo.preflight.versions import Versions, compare, versions_here
+from hpc_hpo.site.target import Target, target_of
 
 __all__ = [
     "Finding",

@@ -10,8 +10,8 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
 from hpc_hpo.preflight.finding import Finding, damaged
-from hpc_hpo.preflight.target import ARCHITECTURES, Architecture, Target, parse_glibc
 from hpc_hpo.preflight.window import OutOfWindow
+from hpc_hpo.site.target import ARCHITECTURES, Architecture, Target, parse_glibc
 
 MAGIC = b"\x7fELF"
 #: Code for devices, which no CPU's loader ever sees: GPU kernels, and programs for the kernel's

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpc_hpo.preflight.finding import Finding, damaged, inner
-from hpc_hpo.preflight.target import Target
+from hpc_hpo.site.target import Target
 
 INDEX, LAYOUT, DOCKER = "index.json", "oci-layout", "manifest.json"
 #: A manifest or config is not larger than this, in bytes (the distribution specification asks

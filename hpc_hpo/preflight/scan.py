@@ -17,10 +17,10 @@ from hpc_hpo.preflight.elf import scan_elf
 from hpc_hpo.preflight.finding import Finding, damaged, inner
 from hpc_hpo.preflight.sif import scan_sif, squashfs_of
 from hpc_hpo.preflight.squashfs import NoSquashfs, squashfs_members
-from hpc_hpo.preflight.target import ARCHITECTURES, Target
 from hpc_hpo.preflight.versions import Versions
 from hpc_hpo.preflight.wheel import scan_wheel_name
 from hpc_hpo.preflight.window import read_up_to, window_on
+from hpc_hpo.site.target import ARCHITECTURES, Target
 
 #: Archives in archives, compression counted: an image with a wheel in an environment's archive in
 #: a layer takes six. Deeper ones are not opened; they are made to be endless.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpc_hpo.preflight.finding import Finding, damaged
-from hpc_hpo.preflight.target import ARCHITECTURES, Target
+from hpc_hpo.site.target import ARCHITECTURES, Target
 
 MAGIC, MAGIC_AT = b"SIF_MAGIC\0", 32
 #: launch line, magic, version, architecture, id, then times, counts and offsets.

@@ -9,26 +9,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from hpc_hpo.preflight.finding import Finding, damaged
-from hpc_hpo.preflight.target import Target
-
-#: The first glibc that manylinux tags know for each architecture (PEP 599 and PEP 600).
-FIRST_GLIBC = {"x86_64": 5}
-#: No nodes' glibc is newer than this, where the site's file does not say.
-LAST_GLIBC = 99
-#: manylinux tags with names of their own, by the glibc they stand for.
-OLD_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-
-
-def platforms(target: Target) -> list[str]:
-    """The platform tags that the site's nodes take, best first."""
-    arch = target.arch_name
-    newest = target.glibc[1] if target.glibc else LAST_GLIBC
-    tags = []
-    for minor in range(newest, FIRST_GLIBC.get(arch, 17) - 1, -1):
-        tags.append(f"manylinux_2_{minor}_{arch}")
-        if minor in OLD_NAMES and (minor == 17 or arch == "x86_64"):
-            tags.append(f"{OLD_NAMES[minor]}_{arch}")
-    return [*tags, f"linux_{arch}"]
+from hpc_hpo.site.target import Target, platforms
 
 
 @lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpc_hpo.preflight import Finding, Target, scan
-from hpc_hpo.preflight.target import ARCHITECTURES
+from hpc_hpo.site.target import ARCHITECTURES
 
 SUMMIT = Target("summit", "ppc64le", ARCHITECTURES["ppc64le"], 1 << 16, (2, 28), (3, 11))
 Scan = Callable[..., list[Finding]]

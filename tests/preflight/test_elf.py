@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from hpc_hpo.preflight import Target, target_of
 from hpc_hpo.preflight.elf import glibc_needed, scan_elf
-from hpc_hpo.preflight.target import ARCHITECTURES, parse_glibc
 from hpc_hpo.preflight.window import window_on
 from hpc_hpo.site import load_site
+from hpc_hpo.site.target import ARCHITECTURES, parse_glibc
 from tests.preflight.conftest import SUMMIT, Scan
 from tests.preflight.objects import ARM64, PPC64, X86, elf
 

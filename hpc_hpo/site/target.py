@@ -8,7 +8,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 
-from hpc_hpo.site import Site
+from hpc_hpo.site.machine import Site
 
 _GLIBC = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
@@ -54,6 +54,12 @@ ARCHITECTURES = {
         Architecture("riscv64", "EM_RISCV", 64, True, "riscv64", "12", "linux-riscv64"),
     )
 }  # fmt: skip
+#: The first glibc that manylinux tags know for each architecture (PEP 599 and PEP 600).
+FIRST_GLIBC = {"x86_64": 5}
+#: No nodes' glibc is newer than this, where the site's file does not say.
+LAST_GLIBC = 99
+#: manylinux tags with names of their own, by the glibc they stand for.
+OLD_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
 def parse_glibc(text: str) -> tuple[int, ...] | None:
@@ -129,3 +135,19 @@ def target_of(site: Site) -> Target:
 def _own_glibc() -> tuple[int, ...] | None:
     name, version = platform.libc_ver()
     return parse_glibc(version) if name == "glibc" else None
+
+
+def platforms(target: Target, *, doubt: int = LAST_GLIBC) -> list[str]:
+    """The platform tags that the site's nodes take, best first.
+
+    Args:
+        doubt: the minor version of glibc to count on where the site's is not known.
+    """
+    arch = target.arch_name
+    newest = target.glibc[1] if target.glibc else doubt
+    tags = []
+    for minor in range(newest, FIRST_GLIBC.get(arch, 17) - 1, -1):
+        tags.append(f"manylinux_2_{minor}_{arch}")
+        if minor in OLD_NAMES and (minor == 17 or arch == "x86_64"):
+            tags.append(f"{OLD_NAMES[minor]}_{arch}")
+    return [*tags, f"linux_{arch}"]
