@@ -18,6 +18,8 @@ from hpc_hpo.folder import StudyFolder
 from hpc_hpo.preflight import Finding, Target, Walk, compare, target_of, versions_here
 from hpc_hpo.preflight.scan import unknown
 from hpc_hpo.prestage.manifest import Manifest, load_manifest
+from hpc_hpo.prestage.wheel_inputs import wheelhouses
+from hpc_hpo.prestage.wheelhouse import Wheelhouse
 from hpc_hpo.site import Site
 from hpc_hpo.study import Input, Study
 
@@ -35,6 +37,8 @@ def preflight(study: Study, folder: StudyFolder, site: Site) -> tuple[list[Findi
     walk = Walk(target)
     manifest = load_manifest(folder) or Manifest()
     for spec in study.all_inputs():
+        if spec.kind == "requirements":
+            continue
         if manifest.holds(spec.name, spec.segment):
             staged = manifest.paths_of(spec.segment)[spec.name]
             walk.path(folder.path / staged, staged)
@@ -46,10 +50,29 @@ def preflight(study: Study, folder: StudyFolder, site: Site) -> tuple[list[Findi
         else:
             for path in _sources(study, spec):
                 walk.path(path)
+    for _, house, held in wheelhouses(study, manifest, folder):
+        label = os.path.relpath(house, folder.path)
+        walk.path(house, label)
+        walk.findings += _without_wheels(held, label, target)
     for path in _own_files(study):
         walk.path(path)
     rows = [*unknown(target), *walk.findings, *_environment(walk, target, site)]
     return list(dict.fromkeys(rows)), walk.objects
+
+
+def _without_wheels(held: Wheelhouse | None, label: str, target: Target) -> Iterator[Finding]:
+    """What a wheelhouse lacks: something else has to supply it."""
+    if held is None:
+        yield Finding(
+            label, "wheels not fetched yet", f"wheels for {target.arch_name}",
+            "hpc-hpo prestage fetches them", "not checked", "wheel",
+        )  # fmt: skip
+        return
+    for lack in held.missing:
+        yield Finding(
+            f"{label}: {lack.name}{lack.needed}", lack.why, f"by {lack.by}", lack.remedy,
+            "warning" if lack.known else "wrong", "wheel",
+        )  # fmt: skip
 
 
 def _sources(study: Study, spec: Input) -> list[Path]:

@@ -13,6 +13,8 @@ from hpc_hpo.launch import freeze, open_study, site_of
 from hpc_hpo.prestage.local import stage
 from hpc_hpo.prestage.manifest import load_manifest
 from hpc_hpo.prestage.verify import verify as find_changes
+from hpc_hpo.prestage.wheel_inputs import stage_wheels
+from hpc_hpo.site.target import target_of
 from hpc_hpo.units import format_size
 
 
@@ -46,6 +48,7 @@ def prestage(
         folder.make()
         freeze(study, folder)
         manifest = stage(study, folder)
+        stage_wheels(study, manifest, folder, target_of(site), site.supplies)
     total = sum(file.size for file in manifest.files)
     word = "verified" if verify else "staged"
     click.echo(

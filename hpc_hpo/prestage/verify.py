@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.fsio import sha256_of
 from hpc_hpo.prestage.manifest import Manifest, StagedFile
+from hpc_hpo.prestage.wheel_inputs import verify_wheels
 
 
 def verify(
@@ -39,6 +40,7 @@ def verify(
             if problem is not None:
                 owner = f" of segment {file.segment}" if file.segment is not None else ""
                 yield f"input {file.input}{owner}: {file.target} {problem}"
+    yield from verify_wheels(manifest, folder, rehash=rehash)
 
 
 def _problem(file: StagedFile, folder: StudyFolder, rehash: bool) -> str | None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from hpc_hpo.errors import HpoError, InputError
-from hpc_hpo.fsio import write_atomic
+from hpc_hpo.fsio import sha256_of, write_atomic
 from hpc_hpo.prestage.requirements import Requirements, applies, environment_of, read_requirements
 from hpc_hpo.site.target import Target, platforms
 
@@ -63,6 +63,7 @@ class Missing(NamedTuple):
         by: who asks for it.
         why: what is known.
         remedy: the line that supplies it, or where to look for one.
+        known: False where the index has no package of this name at all.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Missing(NamedTuple):
     by: str
     why: str
     remedy: str
+    known: bool
 
 
 @dataclass
@@ -158,7 +160,7 @@ def fetch_wheelhouse(
         old.unlink()
     record = {
         "key": key,
-        "wheels": [wheel.name for wheel in result.wheels],
+        "wheels": {w.name: [w.stat().st_size, sha256_of(w)] for w in result.wheels},
         "missing": [missing._asdict() for missing in result.missing],
     }
     write_atomic(folder / RECORD, json.dumps(record, indent=1) + "\n")
@@ -185,6 +187,20 @@ def load_wheelhouse(folder: Path, key: str | None = None) -> Wheelhouse | None:
         return None
     same = key is None or record.get("key") == key
     return Wheelhouse(wheels, missing) if same and all(w.is_file() for w in wheels) else None
+
+
+def wheel_problems(folder: Path, *, rehash: bool) -> Iterator[str]:
+    """What of a wheelhouse is no longer as it was fetched."""
+    try:
+        wheels = json.loads((folder / RECORD).read_text())["wheels"].items()
+        for name, (size, sha256) in wheels:
+            wheel = folder / name
+            if not wheel.is_file():
+                yield f"{name} is missing"
+            elif wheel.stat().st_size != size or (rehash and sha256_of(wheel) != sha256):
+                yield f"{name} has changed since it was fetched"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"{folder / RECORD} cannot be read ({error})"
 
 
 def _choose(
@@ -280,7 +296,7 @@ def _missing(wish: _Wish, fetcher: _Fetcher, supplies: Mapping[str, str]) -> Mis
     what = f"no wheel for {target.arch_name}, Python {target.python_text}"
     what += f", glibc {target.glibc_text}" if target.glibc else ""
     why = "the index knows no such package" if known is False else what
-    return Missing(wish.name, wish.needed, ", ".join(wish.by), why, remedy)
+    return Missing(wish.name, wish.needed, ", ".join(wish.by), why, remedy, known is not False)
 
 
 class _Fetcher:

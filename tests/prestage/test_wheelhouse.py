@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpc_hpo.cli.main import cli
 from hpc_hpo.errors import InputError
 from hpc_hpo.preflight import scan
 from hpc_hpo.prestage import wheelhouse
@@ -241,3 +243,55 @@ def test_that_any_text_is_read_or_refused(
         read_requirements(file)
     except InputError as error:
         assert str(file.parent) in str(error)
+
+
+STUDY = """
+name: wheels
+command: [python3, -c, "print('loss 1')"]
+loss: {stdout: "loss (.*)"}
+space: {x: {float: [0.0, 1.0]}}
+budget: {trials: 1}
+account: ABC123
+site: ./site.yaml
+blocks: {walltime: 1:00}
+inputs: [{name: packages, source: requirements.txt, kind: requirements}]
+"""
+SITE = """
+extends: summit
+name: power
+python_version: "3.11"
+supplies: {torch: module load open-ce}
+"""
+
+
+@needs_pip
+@pytest.mark.slow
+def test_that_prestage_fetches_the_wheels_of_a_study_and_its_table_lists_what_has_none(
+    index: Callable[..., None], tmp_path: Path
+) -> None:
+    index("core", "1.0", POWER)
+    index("torch", "1.0", INTEL)
+    (tmp_path / "site.yaml").write_text(SITE)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "requirements.txt").write_text("core\n")
+    study = str(tmp_path / "study.yaml")
+    run = CliRunner().invoke
+    before = run(cli, ["check", study])
+    assert before.exit_code == 0, before.output
+    done = run(cli, ["prestage", study])
+    assert done.exit_code == 0, done.output
+    house = tmp_path / "wheels/inputs/packages"
+    (wheel,) = house.glob("*.whl")
+    assert "1 compiled objects fit ppc64le" in run(cli, ["check", study]).output
+
+    (tmp_path / "requirements.txt").write_text("core\ntorch>=1\n")
+    done = run(cli, ["prestage", study])
+    (row,) = [line for line in done.output.splitlines() if "torch" in line]
+    assert "inputs/packages: torch>=1" in row and "by requirements.txt:2" in row
+    assert row.endswith("module load open-ce")
+    assert run(cli, ["prestage", study, "--verify"]).exit_code == 0
+    wheel.write_bytes(wheel.read_bytes()[:-1] + b"x")
+    done = run(cli, ["prestage", study, "--verify"])
+    assert done.exit_code == 2 and f"{wheel.name} has changed" in done.output
+    wheel.unlink()
+    assert f"{wheel.name} is missing" in run(cli, ["run", study]).output
