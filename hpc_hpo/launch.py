@@ -40,7 +40,7 @@ from hpc_hpo.steering.adopt import Inheritance, newest_checkpoint_in
 from hpc_hpo.steering.loop import DONE_REASONS, Steering
 from hpc_hpo.steering.terms import Terms
 from hpc_hpo.steering.verdict import reached
-from hpc_hpo.study import Change, Study, check_payload, compare, load_study
+from hpc_hpo.study import Change, Study, check_payload, compare, load_study, payload_fields
 from hpc_hpo.version import __version__
 
 TASK_FILE = "task.json"
@@ -131,8 +131,12 @@ def freeze(study: Study, folder: StudyFolder) -> list[Change]:
     return changes
 
 
-def task_of(study: Study, manifest: Manifest, folder: StudyFolder) -> TaskSpec:
-    """What every slice of the study shares."""
+def task_of(study: Study, manifest: Manifest, folder: StudyFolder, vendor: str = "") -> TaskSpec:
+    """What every slice of the study shares.
+
+    Args:
+        vendor: whose GPUs the site has.
+    """
     checkpoint = study.checkpoint
     task = TaskSpec(
         study=study.name,
@@ -157,6 +161,7 @@ def task_of(study: Study, manifest: Manifest, folder: StudyFolder) -> TaskSpec:
         task["loss"] = study.loss.spec()
         # A command's relative program and files are relative to the study file.
         task["path"] = [str(study.folder)]
+        task.update(payload_fields(study, vendor))
     return task
 
 
@@ -262,7 +267,7 @@ class SteeringRun:
     def _open_locked(self) -> None:
         changes = freeze(self.study, self.folder)
         manifest = require_inputs(self.study, self.folder)
-        task = task_of(self.study, manifest, self.folder)
+        task = task_of(self.study, manifest, self.folder, self.site.node.gpu_vendor)
         write_atomic(self.folder.path / TASK_FILE, to_json(task))
         if self._salvage and self.folder.journal.exists():
             bad = journals.salvage(self.folder.journal)

@@ -160,6 +160,29 @@ class SliceRequest(TypedDict, total=False):
     place: Place  #: filled in on the way, by the placer
 
 
+class EvaluationFiles(TypedDict, total=False):
+    """Names of an evaluation payload's files in its working directory."""
+
+    input: str
+    data: str
+    output: str
+    meta: str | None
+    metrics: str | None
+    load: str | None  #: the checkpoint is given back as this archive
+    sandbox: list[list[str]]  #: [absolute path, name in the working directory]
+
+
+class ContainerSpec(TypedDict, total=False):
+    """The image of a command, and how it is run; see worker.containers."""
+
+    image: str
+    runtime: str
+    binds: list[str]  #: /outside[:/inside[:ro|rw]]
+    network: bool
+    options: list[str]
+    gpus: str  #: whose GPUs the trials use, or ""
+
+
 class TaskSpec(TypedDict, total=False):
     """What every slice of a study (or segment) shares; JSON in the study folder."""
 
@@ -177,6 +200,8 @@ class TaskSpec(TypedDict, total=False):
     checkpoint_files: list[str]  #: command: globs in the working directory
     checkpoint_every_s: float
     checkpoint_keep: int
+    evaluation: EvaluationFiles  #: evaluation: names of its files
+    container: ContainerSpec  #: command, evaluation: the image it runs in
     fresh_process: bool  #: a new Python process for every slice
     distributed: bool  #: command: trials of the study may be of several ranks
     rank_timeout_s: float  #: how long ranks wait for one that does not come

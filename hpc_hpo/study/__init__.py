@@ -3,6 +3,15 @@
 from hpc_hpo.study.changes import Change, compare
 from hpc_hpo.study.inputs import Input
 from hpc_hpo.study.load import Study, load_study, parse_study
-from hpc_hpo.study.payload import check_payload
+from hpc_hpo.study.payload import check_payload, payload_fields
 
-__all__ = ["Change", "Input", "Study", "check_payload", "compare", "load_study", "parse_study"]
+__all__ = [
+    "Change",
+    "Input",
+    "Study",
+    "check_payload",
+    "compare",
+    "load_study",
+    "parse_study",
+    "payload_fields",
+]

@@ -31,6 +31,7 @@ HARMLESS = frozenset(
         "trial.max_attempts",
         "trial.max_losses",
         "trial.fresh_process",
+        "container.runtime",
     }
 )
 #: Keys of `segments` that decide who is tried when, not what a loss means.

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_
 from hpc_hpo.errors import InputError, InputErrors
 from hpc_hpo.schema import Model, one_of, refuse, require_mapping, validate
 from hpc_hpo.space import Space
+from hpc_hpo.study.evaluation import Container, Evaluation
 from hpc_hpo.study.inputs import Input
 from hpc_hpo.study.sections import (
     Blocks,
@@ -27,7 +28,12 @@ from hpc_hpo.study.sections import (
 )
 from hpc_hpo.study.segment_reading import read_segments
 from hpc_hpo.study.segment_set import Segments, Shared
-from hpc_hpo.study.written import OBJECTIVE_FORMS, as_written, check_payload_keys
+from hpc_hpo.study.written import (
+    OBJECTIVE_FORMS,
+    as_written,
+    check_payload_keys,
+    unnest_objective,
+)
 from hpc_hpo.yamlio import Document, load_yaml
 
 #: Placeholders of a command that are no parameters.
@@ -71,6 +77,8 @@ class Study(Model):
         None, min_length=1, description='a list of arguments, as in [python, train.py, "{lr}"]'
     )
     contract: Literal["evaluation"] | None = Field(None, description="evaluation, with command")
+    evaluation: Evaluation = Field(Evaluation(), description="an evaluation's file names")
+    container: Container | None = Field(None, description="the image that a command runs in")
     loss: Loss = Field(Loss(), description="where a command's loss is found")
     direction: Literal["minimize", "maximize"] = Field("minimize", description="of the loss")
     space_spec: dict[str, Any] = Field(alias="space", description="the parameters and their ranges")
@@ -219,6 +227,8 @@ class Study(Model):
             plain["loss"] = self.loss.spec()
         else:
             del plain["loss"]
+        if self.kind != "evaluation":
+            del plain["evaluation"]
         return plain
 
 
@@ -327,6 +337,7 @@ def _take_segments(study: Study, doc: Document, folder: Path) -> list[InputError
 
 def parse_study(doc: Document, *, path: Path, folder: Path | None = None) -> Study:
     """Validate a parsed study file; see load_study."""
+    doc = unnest_objective(doc)
     data = as_written(require_mapping(doc, "study"), doc)
     errors = list(check_payload_keys(data, doc))
     study, found = validate(Study, data, doc)

@@ -13,7 +13,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from hpc_hpo.errors import InputError
+from hpc_hpo.model import ContainerSpec, EvaluationFiles, TaskSpec
 from hpc_hpo.schema import one_of
+from hpc_hpo.study.evaluation import check_container, sandbox_files
 from hpc_hpo.study.load import Study
 
 _OWN_SCOPE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -30,7 +32,44 @@ def check_payload(study: Study) -> list[InputError]:
     return list(_check_program(study) if study.command else _check_objective(study))
 
 
+def payload_fields(study: Study, vendor: str) -> TaskSpec:
+    """What workers need to know of an evaluation's files and of a command's container.
+
+    Args:
+        vendor: whose GPUs the site has.
+
+    Raises:
+        InputError: the sandbox is too large.
+    """
+    fields = TaskSpec()
+    if study.kind == "evaluation":
+        try:
+            sandbox = sandbox_files(study.folder, study.evaluation)
+        except InputError as error:
+            raise study.problem(
+                error.key or "evaluation.sandbox", error.problem, found=study.evaluation.sandbox
+            ) from None
+        names = study.evaluation
+        fields["loss"] = {"file": names.output, "key": "loss"}
+        fields["evaluation"] = EvaluationFiles(
+            input=names.input, data=names.data, output=names.output, meta=names.meta,
+            metrics=names.metrics, load=names.load, sandbox=[list(pair) for pair in sandbox],
+        )  # fmt: skip
+    if study.container is not None:
+        box = study.container
+        fields["container"] = ContainerSpec(
+            image=box.image, runtime=box.runtime, binds=list(box.binds), network=box.network,
+            options=list(box.options), gpus=vendor if study.trial.gpus_per_rank else "",
+        )  # fmt: skip
+    return fields
+
+
 def _check_program(study: Study) -> Iterator[InputError]:
+    if study.container is not None:
+        # The program is the image's own business.
+        inputs = [spec.name for spec in study.inputs]
+        yield from check_container(study.container, study.folder, study.problem, inputs)
+        return
     program = (study.command or ("",))[0]
     if "{" in program:
         return  # a parameter chooses it

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hpc_hpo.errors import InputError
+from hpc_hpo.schema import one_of
 from hpc_hpo.yamlio import Document
 
 OBJECTIVE_FORMS = "file.py:function or package.module:function"
+#: What an objective that is a mapping may hold: it stands for these keys of the study.
+_NESTED = ("command", "contract", "loss", "evaluation", "container")
+
+
+def unnest_objective(doc: Document) -> Document:
+    """``objective: {command: ..., contract: ...}`` as the keys of the study that it stands for.
+
+    Raises:
+        InputError: it holds another key, or one that stands beside it, too.
+    """
+    nested = doc.data.get("objective") if isinstance(doc.data, dict) else None
+    if not isinstance(nested, dict):
+        return doc
+    for key in nested:
+        if key not in _NESTED:
+            raise doc.problem(f"objective.{key}", "unknown key", valid=one_of(key, _NESTED))
+        if key in doc.data:
+            raise doc.problem(f"objective.{key}", f"{key} stands beside objective, too")
+    rest = {key: value for key, value in doc.data.items() if key != "objective"}
+
+    def moved(places: dict[str, Any]) -> dict[str, Any]:
+        return {key.removeprefix("objective."): value for key, value in places.items()}
+
+    return replace(doc, data={**rest, **nested}, lines=moved(doc.lines), scalars=moved(doc.scalars))
 
 
 def as_written(data: dict[str, Any], doc: Document) -> dict[str, Any]:
@@ -38,10 +64,12 @@ def check_payload_keys(data: Mapping[str, Any], doc: Document) -> Iterator[Input
     if python and not command:
         checkpoint = data.get("checkpoint")
         files = isinstance(checkpoint, dict) and checkpoint.get("files")
-        extra = {"loss": data.get("loss"), "contract": data.get("contract")}
+        extra = {key: data.get(key) for key in ("loss", "contract", "container")}
         for key, value in {**extra, "checkpoint.files": files}.items():
             if value:
                 yield doc.problem(key, "this goes with command, not with objective")
+    if data.get("evaluation") and not data.get("contract"):
+        yield doc.problem("evaluation", "this goes with contract: evaluation")
     loss = data.get("loss")
     if command and loss and data.get("contract"):
         yield doc.problem("loss", "the evaluation contract says where the loss is: output.json")

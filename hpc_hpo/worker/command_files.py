@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hpc_hpo.worker.checkpoint import FILES, Saved
@@ -21,6 +21,14 @@ def put_back(saved: Saved | None, workdir: Path) -> None:
         shutil.copytree(saved.folder / FILES, workdir, dirs_exist_ok=True)
 
 
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Files as they are, and of folders all that is in them."""
+    for path in paths:
+        yield path
+        if path.is_dir():
+            yield from path.rglob("*")
+
+
 class FileWatch:
     """Says when the checkpoint files have changed and are quiet enough to be copied.
 
@@ -29,7 +37,7 @@ class FileWatch:
 
     Args:
         workdir: the command's working directory.
-        globs: patterns relative to it.
+        globs: patterns of files and folders, relative to it.
         ignore: names never saved, because the worker or the command makes them anew.
     """
 
@@ -43,7 +51,7 @@ class FileWatch:
         """Relative name -> (modification time in ns, size) of every checkpoint file."""
         found: Signature = {}
         for pattern in self._globs:
-            for path in self._workdir.glob(pattern):
+            for path in _files(self._workdir.glob(pattern)):
                 try:
                     if path.is_file():
                         name = path.relative_to(self._workdir).as_posix()

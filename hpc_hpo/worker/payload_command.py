@@ -18,9 +18,11 @@ from hpc_hpo.model import Pace, SliceEnd, SliceOutcome
 from hpc_hpo.worker.checkpoint import Saved, Store
 from hpc_hpo.worker.command_files import FileWatch, put_back
 from hpc_hpo.worker.command_output import NoOutput, loss_rule, read_output, read_reports
+from hpc_hpo.worker.contained import in_container
 from hpc_hpo.worker.context import margin
 from hpc_hpo.worker.fence import list_names
 from hpc_hpo.worker.job import SliceJob, base_environment
+from hpc_hpo.worker.payload_evaluation import ignored, keep_products, prepare
 from hpc_hpo.worker.place import distributed, master_port
 from hpc_hpo.worker.process import end_session, signal_session, start
 from hpc_hpo.worker.rank_server import RankServer
@@ -28,7 +30,9 @@ from hpc_hpo.worker.rank_server import RankServer
 _TICK_S = 0.1
 #: A launcher gets this long to end its ranks on other nodes, in seconds.
 LAUNCHER_GRACE_S = 1.0
-_INPUT, _DATA = "input.json", "input_ds.json"
+_INPUT = "input.json"
+#: Ends after which an evaluation's metrics are whole.
+_ENDED = (SliceEnd.COMPLETED.value, SliceEnd.FAILED.value)
 _WORKDIR = re.compile(r"s(\d{6,})$")
 
 
@@ -46,7 +50,7 @@ def run_command(job: SliceJob) -> SliceOutcome:
         argv = _arguments(job)
         if not argv:
             return job.failed("command", "the command is empty")
-        environment = _environment(job)
+        argv, environment = in_container(job, argv, _environment(job), workdir)
         if job.shape.ranks > 1:
             ranks = RankServer(job, workdir, argv=argv, environment=environment)
             argv = ranks.launch
@@ -60,7 +64,7 @@ def run_command(job: SliceJob) -> SliceOutcome:
         return job.failed("command", f"{argv[0]}: cannot be started: {error.strerror}")
     try:
         _remove_older_workdirs(job)
-        ignore = [_INPUT, _DATA, str(loss_rule(task).get("file", ""))]
+        ignore = ignored(task) if _evaluates(job) else [_INPUT, str(loss_rule(task).get("file"))]
         files = FileWatch(workdir, task.get("checkpoint_files", []), ignore)
         keep = task.get("checkpoint_keep", 2)
         store = Store(job.folder, request["slice"], job.lineage, keep, job.clock)
@@ -71,6 +75,8 @@ def run_command(job: SliceJob) -> SliceOutcome:
         if ranks is not None:
             ranks.close()
         end_session(process, 0.0 if ranks is None else LAUNCHER_GRACE_S)
+    if _evaluates(job) and outcome["end"] in _ENDED:
+        keep_products(job, workdir)
     outcome["pace"] = attendant.pace
     if "error" in outcome:
         outcome["error"].setdefault("log_tail", job.log_tail())
@@ -85,11 +91,16 @@ def _make_workdir(job: SliceJob) -> Path:
     if workdir.exists():
         shutil.rmtree(workdir)
     workdir.mkdir(parents=True)
+    if _evaluates(job):
+        prepare(job, workdir)
+        return workdir
     put_back(job.restored, workdir)
     (workdir / _INPUT).write_text(json.dumps(job.request["point"]))
-    if job.task["kind"] == "evaluation":
-        (workdir / _DATA).write_text(json.dumps(list(job.task.get("inputs", {}).values())))
     return workdir
+
+
+def _evaluates(job: SliceJob) -> bool:
+    return job.task["kind"] == "evaluation"
 
 
 def _remove_older_workdirs(job: SliceJob) -> None:
@@ -226,14 +237,15 @@ class _Attendant:
         if self.signalled_at is not None:
             self.answer_s = job.clock.now() - self.signalled_at
             return self._judge_signalled()
-        if code != 0:
-            if self.ranks is not None and self.ranks.failures:
-                return self._rank_failed()
+        if code != 0 and self.ranks is not None and self.ranks.failures:
+            return self._rank_failed()
+        if code != 0 and not _evaluates(job):
             return job.died(code)
         try:
             return read_output(job.task, self.workdir, job.log, job.log_start)
         except NoOutput as error:
-            return job.failed("output", str(error), code)
+            # An evaluation has failed only when it says so, or says nothing.
+            return job.died(code) if code != 0 else job.failed("output", str(error), code)
 
     def _rank_failed(self) -> SliceOutcome:
         """One rank has ended badly; the others would wait for it."""
