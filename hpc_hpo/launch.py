@@ -173,6 +173,7 @@ def terms_of(study: Study, site: Site) -> Terms:
         width_of=shapes.width,
         mixed=shapes.mixed,
         trials=study.budget.trials,
+        parallel=study.budget.parallel,
         sign=study.direction_sign,
         task=TASK_FILE,
         seed=study.seed,

@@ -33,6 +33,7 @@ COMMANDS = {
     "show": ("hpc_hpo.cli.show:show", "Show one trial: its slices, errors and logs."),
     "export": ("hpc_hpo.cli.export:export", "Write the results as CSV, JSON or HDF5."),
     "script": ("hpc_hpo.cli.script:script", "Print a batch script to edit and submit by hand."),
+    "convert": ("hpc_hpo.cli.convert:convert", "Turn a submission of phpo into a study."),
     "steer": ("hpc_hpo.cli.steer:steer", "New points for iDDS, over files."),
     "job": ("hpc_hpo.cli.job:job", "Run a study inside this batch job (for scripts)."),
 }

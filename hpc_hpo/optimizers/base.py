@@ -26,10 +26,16 @@ _FEW_DRAWS = 100
 
 @dataclass(frozen=True)
 class Option:
-    """What an option of an optimiser may be: one of `choices`, or an integer of at least `low`."""
+    """What an option of an optimiser may be: one of `choices`, or of a kind.
+
+    Attributes:
+        low: the least value of an integer or a number.
+        kind: integer, number, text, or any (the class looks at it itself).
+    """
 
     choices: tuple[str, ...] | None = None
     low: int = 0
+    kind: str = "integer"
 
 
 class Optimizer(Protocol):

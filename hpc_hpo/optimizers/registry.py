@@ -22,6 +22,7 @@ BUILT_IN = {
     "grid": "hpc_hpo.optimizers.grid:GridSearch",
     "sobol": "hpc_hpo.optimizers.sobol:SobolSearch",
     "skopt": "hpc_hpo.optimizers.skopt:SkoptSearch",
+    "points": "hpc_hpo.optimizers.points:PointsSearch",
     "tpe": "hpc_hpo.optimizers.tpe:TpeSearch",
 }
 AUTO = "auto"
@@ -57,28 +58,31 @@ def _read_options(section: Section, valid: Mapping[str, Option]) -> dict[str, An
     options: dict[str, Any] = {}
     for name, value in section.content.items():
         option = Option() if name == "seed" else valid.get(name)
-        if option is None:
-            continue
-        if option.choices is not None:
-            if value not in option.choices:
-                section.problems.add(
-                    section.path(name),
-                    f"unknown value{nearest(value, option.choices)}",
-                    found=value,
-                    valid=option.choices,
-                )
-            options[name] = value
-            continue
-        number = section.integer(name)
-        if number is not None and number < option.low:
-            section.problems.add(
-                section.path(name),
-                "too small",
-                found=number,
-                valid=f"an integer of at least {option.low}",
-            )
-        options[name] = number
+        if option is not None:
+            options[name] = _read_option(section, name, value, option)
     return options
+
+
+def _read_option(section: Section, name: str, value: Any, option: Option) -> Any:
+    """The option's value; what is wrong with it is noted."""
+    add, path = section.problems.add, section.path(name)
+    if option.choices is not None:
+        if value not in option.choices:
+            problem = f"unknown value{nearest(value, option.choices)}"
+            add(path, problem, found=value, valid=option.choices)
+        return value
+    if option.kind == "any":
+        return value
+    if option.kind == "text":
+        if not isinstance(value, str) or not value.strip():
+            add(path, "not a text", found=value, valid="a text, in quotes where it is a number")
+        return value
+    whole = option.kind == "integer"
+    number = section.integer(name) if whole else section.number(name)
+    if number is not None and number < option.low:
+        kind = "an integer" if whole else "a number"
+        add(path, "too small", found=number, valid=f"{kind} of at least {option.low}")
+    return number
 
 
 def create(

@@ -210,7 +210,13 @@ class Steering:
 
     def demand(self) -> int:
         """Slices that run or could run now."""
-        return self._in_flight + len(self._waiting) + self._new_trials_left()
+        could = self._in_flight + len(self._waiting) + self._new_trials_left()
+        return could if self.terms.parallel is None else min(could, self.terms.parallel)
+
+    def _spare(self, room: int) -> int:
+        """How many trials may be begun where there is room for so many."""
+        parallel = self.terms.parallel
+        return room if parallel is None else min(room, parallel - len(self._widths))
 
     def _fill(self, capacity: Capacity) -> None:
         """Hand slices to the pilot until every worker has one (and a few more, if short)."""
@@ -221,11 +227,11 @@ class Steering:
             room += max(MIXED_LEAST, round(MIXED_AHEAD * workers))
         requests: list[SliceRequest] = []
         now = self._clock.now()
-        while room > 0 and self._waiting and self._waiting[0][0] <= now:
+        while self._spare(room) > 0 and self._waiting and self._waiting[0][0] <= now:
             trial = self.state.trials[heapq.heappop(self._waiting)[2]]
             requests.append(self._open_slice(trial, now))
             room -= self._widths[trial.id]
-        while room > 0 and (asked := self._ask(min(room, self._new_trials_left()))):
+        while asked := self._ask(min(self._spare(room), self._new_trials_left())):
             for trial in asked:
                 requests.append(self._open_slice(trial, now))
                 room -= self._widths[trial.id]

@@ -14,6 +14,7 @@ class Terms:
 
     Attributes:
         trials: the budget in trials.
+        parallel: trials at one time; None = as many as there are workers for.
         sign: +1 to minimise the loss, -1 to maximise it.
         task: name of the task file that workers read.
         wall_time_s: steering time after which the study is done; None = no limit.
@@ -28,6 +29,7 @@ class Terms:
     trials: int
     sign: int
     task: str
+    parallel: int | None = None
     seed: int = 0
     max_attempts: int = 3
     max_losses: int = 5

@@ -28,6 +28,7 @@ from hpc_hpo.study.sections import (
 )
 from hpc_hpo.study.segment_reading import read_segments
 from hpc_hpo.study.segment_set import Segments, Shared
+from hpc_hpo.study.submission import is_submission, load_submission
 from hpc_hpo.study.written import (
     OBJECTIVE_FORMS,
     as_written,
@@ -359,7 +360,7 @@ def parse_study(doc: Document, *, path: Path, folder: Path | None = None) -> Stu
 
 
 def load_study(path: Path, *, folder: Path | None = None) -> Study:
-    """Read and validate a study file.
+    """Read and validate a study file, or a submission file of phpo (see submission).
 
     Nothing outside the file is looked at; check_payload does that.
 
@@ -372,4 +373,5 @@ def load_study(path: Path, *, folder: Path | None = None) -> Study:
         InputError: the file cannot be read, or one thing is wrong with it.
         InputErrors: several things are wrong with it.
     """
-    return parse_study(load_yaml(path), path=path, folder=folder)
+    doc = load_submission(path)[0] if is_submission(path) else load_yaml(path)
+    return parse_study(doc, path=path, folder=folder)

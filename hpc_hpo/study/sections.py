@@ -110,6 +110,7 @@ class Budget(Model):
     """When the study is done: at the first limit that is reached."""
 
     trials: Count = Field(description="number of trials, as in trials: 40")
+    parallel: Count | None = Field(None, description="trials at one time; all workers by default")
     wall_time: PositiveDuration | None = Field(None, description="time of steering, all runs")
     target_loss: float | None = Field(None, description="stop once a loss is as good as this")
 

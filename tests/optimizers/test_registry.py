@@ -74,7 +74,16 @@ def test_that_another_package_can_add_an_optimizer(monkeypatch):
             return RandomSearch
 
     monkeypatch.setattr(registry, "entry_points", lambda group: [Declared()])
-    assert registry.names() == ["auto", "random", "grid", "sobol", "skopt", "tpe", "corner"]
+    assert registry.names() == [
+        "auto",
+        "random",
+        "grid",
+        "sobol",
+        "skopt",
+        "points",
+        "tpe",
+        "corner",
+    ]
     assert isinstance(registry.create("corner", LINE, 0), RandomSearch)
 
 
@@ -109,3 +118,33 @@ def test_that_a_grid_is_as_fine_as_the_budget_allows():
     assert {p["x"] for p in points} == {0.0, 1 / 3, 2 / 3, 1.0}
     assert grid.exhausted
     assert not math.isclose(points[0]["x"], points[1]["x"]) or points[0]["y"] != points[1]["y"]
+
+
+POINTS = [{"x": 0.25}, {"x": 1}, {"x": 0.25}, {"x": 0.0}]
+
+
+def test_that_listed_points_are_asked_once_in_their_order():
+    optimizer = registry.create({"name": "points", "points": POINTS}, LINE, 0)
+    assert optimizer.ask([0]) == [{"x": 0.25}]
+    assert not optimizer.exhausted
+    assert optimizer.ask([1, 2, 3]) == [{"x": 1.0}, {"x": 0.0}]
+    assert optimizer.exhausted
+    again = registry.create({"name": "points", "points": POINTS}, LINE, 0)
+    again.adopt(0, {"x": 0.25})
+    assert again.ask([1]) == [{"x": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([], "optimizer.points: not a list of points"),
+        ({"x": 1}, "optimizer.points: not a list of points"),
+        ([{"x": 0.1}, 3], "optimizer.points: entry 1 is not a point"),
+        ([{"x": 0.1}, {"y": 1}], "optimizer.points: point 1: y: unknown parameter"),
+        ([{"x": 2}], "optimizer.points: point 0: x: not a valid value"),
+    ],
+)
+def test_that_a_point_that_does_not_belong_is_named(points, expected):
+    with pytest.raises(InputError) as caught:
+        registry.create({"name": "points", "points": points}, LINE, 0, file="s.yaml")
+    assert expected in str(caught.value)

@@ -63,7 +63,10 @@ def ended(request, end, **facts):
     }
 
 
-def steer(tmp_path, execute, *, terms=None, optimizer="random", workers=1, writer=None, **options):
+def steer(
+    tmp_path, execute, *, terms=None, optimizer="random", workers=1, writer=None, pilot=None,
+    **options
+):  # fmt: skip
     path = tmp_path / "journal.jsonl"
     state = replay(read_events(path))
     journal = Journal(path, writer=writer)
@@ -77,7 +80,7 @@ def steer(tmp_path, execute, *, terms=None, optimizer="random", workers=1, write
         state,
         journal,
         create(optimizer, SPACE, 1, budget=terms.trials),
-        InlinePilot(execute, workers),
+        pilot or InlinePilot(execute, workers),
         FakeClock(),
         **options,
     )
@@ -95,6 +98,31 @@ def test_that_a_study_runs_to_its_budget(tmp_path):
     assert state.trial_states["completed"] == 10
     best = state.best()
     assert best.loss == min(t.point["x"] for t in state.trials.values())
+
+
+@pytest.mark.parametrize(("parallel", "most"), [(None, 5), (3, 3), (1, 1), (9, 5)])
+def test_that_no_more_trials_run_at_one_time_than_the_study_allows(tmp_path, parallel, most):
+    running, highest = set(), 0
+
+    def execute(request):
+        return completed(request, request["point"]["x"])
+
+    class Watched(InlinePilot):
+        def submit(self, request, priority):
+            nonlocal highest
+            running.add(request["trial"])
+            highest = max(highest, len(running))
+            future = super().submit(request, priority)
+            future.add_done_callback(lambda f: running.discard(f.result()["trial"]))
+            return future
+
+        def want(self, slices):
+            assert parallel is None or slices <= parallel
+
+    terms = Terms(trials=10, sign=1, task="t", parallel=parallel)
+    _, state = steer(tmp_path, execute, terms=terms, pilot=Watched(execute, 5))
+    assert state.trial_states["completed"] == 10
+    assert highest == most
 
 
 def test_that_points_are_plain_and_distinct(tmp_path):
