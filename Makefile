@@ -1,5 +1,6 @@
 # make demo    a real study from end to end, through blocks that die at their walltime
-# make test    the tests (make test-slow: the long ones; make test-batch: on batch systems)
+# make test    the tests (make test-slow: the long ones; make test-batch: on batch systems;
+#              make test-ppc64le: with workers on an emulated ppc64le)
 # make lint    ruff and mypy
 # make torch   PyTorch too, for the jobs that train with it and their tests
 # make clean   remove the virtual environment and everything made by these
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 JOB := jobs/digits
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow test-batch lint torch clean
+.PHONY: demo test test-slow test-batch test-ppc64le lint torch clean
 .DELETE_ON_ERROR:
 
 # A fresh study folder each time: an old one would only be found finished.
@@ -33,10 +34,13 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "slow and not batch" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not batch and not ppc64le" $(PYTEST_ARGS)
 
 test-batch: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m batch $(PYTEST_ARGS)
+
+test-ppc64le: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m ppc64le $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -33,6 +33,8 @@ class LocalBlocks:
     heartbeat_period_s: int = 2
     heartbeat_threshold_s: int = 6
     worker_init: str = ""
+    #: the workers' interpreter
+    python: str = sys.executable
     #: trials of several ranks at one time, and what the placer knows of the site
     leads: int = 0
     places: Mapping[str, Any] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class LocalBlocks:
         def supervise(block: str) -> list[str]:
             walltime = ["--walltime", repr(self.walltime_s), "--enforce"] if self.walltime_s else []
             return [
-                sys.executable, "-m", "hpc_hpo.worker.block",
+                self.python, "-m", "hpc_hpo.worker.block",
                 "--dir", str(folder.path), "--run", str(run), "--block", block,
                 "--workers", str(self.workers_per_node), *walltime,
                 "--kill-grace", repr(self.kill_grace_s), "--term-grace", repr(self.kill_grace_s),
@@ -56,7 +58,7 @@ class LocalBlocks:
             ]  # fmt: skip
 
         return BlockExecutor(
-            supervise, sys.executable, label="pool", provider=provider, address=self.address,
+            supervise, self.python, label="pool", provider=provider, address=self.address,
             max_workers_per_node=self.workers_per_node, cores_per_worker=1e-3,
             leads=self.leads, places=self.places,
             heartbeat_period=self.heartbeat_period_s,

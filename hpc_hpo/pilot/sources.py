@@ -94,6 +94,7 @@ def local_blocks(study: Study, site: Site) -> LocalBlocks:
         heartbeat_period_s=max(1, round(site.heartbeat.period)),
         heartbeat_threshold_s=max(2, round(site.heartbeat.threshold)),
         worker_init=site.worker_init,
+        python=site.python or sys.executable,
         look_s=site.poll,
     )
 
