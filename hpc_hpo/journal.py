@@ -9,12 +9,16 @@ Events (key ``e``):
 
 ==========  =====================================================================
 run         a steering process began: run, at, host, pid, versions
-asked       the optimiser proposed a point: trial, point, seed, at
+asked       the optimiser proposed a point: trial, segment (where it has a name), point,
+            seed, at
 submit      a slice was handed to the pilot: trial, slice, at
 end         a slice ended: a SliceOutcome, plus the trial's new `state`, `wasted_s`
             (worker-seconds to be done again) and `futile` (ended without progress)
 refused     an outcome came from a slice that is not the trial's open one
 block       a block changed: block, state (requested, running, ended), at, ...
+segment     something was done to a segment: segment, op, request (of a person), and
+            for op `add` its spec, `budget` its trials, `fail` the problem; others are
+            `stop`, `resume`, `rerun`
 changed     the frozen study was replaced by one with harmless differences
 tick        the steering process is alive: cpu seconds since the last such record
 stop        the steering process ended in order: run, at, reason, cpu
@@ -34,7 +38,7 @@ from typing import Any
 
 from hpc_hpo.errors import JournalCorrupt, StorageError
 from hpc_hpo.fsio import SealedWriter, read_sealed, seal, unseal, write_atomic
-from hpc_hpo.model import SliceEnd, SliceRecord, Trial, TrialState
+from hpc_hpo.model import SegmentRecord, SliceEnd, SliceRecord, Trial, TrialState
 
 Event = dict[str, Any]
 
@@ -69,6 +73,9 @@ class StudyState:
     """What the journal says about a study. Changed by `apply` alone."""
 
     trials: dict[int, Trial] = field(default_factory=dict)
+    segments: dict[str | None, SegmentRecord] = field(default_factory=dict)
+    #: of the requests about segments that were heeded
+    requests: set[str] = field(default_factory=set)
     blocks: dict[str, BlockRecord] = field(default_factory=dict)
     slice_ends: Counter[str] = field(default_factory=Counter)
     trial_states: Counter[str] = field(default_factory=Counter)
@@ -111,12 +118,22 @@ class StudyState:
         self.runs = max(self.runs, event["run"])
         self.run_info = event
         self.stop_reason = None
+        for record in self.segments.values():
+            record.problem = None
+
+    def segment(self, name: str | None) -> SegmentRecord:
+        """The record of one segment, made when it is first asked for."""
+        record = self.segments.get(name)
+        if record is None:
+            record = self.segments[name] = SegmentRecord()
+        return record
 
     def _on_asked(self, event: Event) -> None:
         trial = Trial(
             event["trial"], event["point"], event.get("segment"), seed=event.get("seed", 0)
         )
         self.trials[trial.id] = trial
+        self.segment(trial.segment).asked += 1
         self.trial_states[trial.state.value] += 1
         self.search_log.append(("asked", trial.id))
 
@@ -169,6 +186,45 @@ class StudyState:
             trial.loss = event["loss"]
         if trial.final:
             self.search_log.append(("told", trial.id))
+            if not trial.superseded:
+                self._count_end(trial)
+
+    def _count_end(self, trial: Trial) -> None:
+        record = self.segment(trial.segment)
+        if trial.loss is None:
+            record.failed += 1
+            return
+        record.completed += 1
+        if record.least is None or self._order(trial.id) < self._order(record.least):
+            record.least = trial.id
+        if record.most is None or self._order(trial.id, -1) < self._order(record.most, -1):
+            record.most = trial.id
+
+    def _order(self, number: int, sign: int = 1) -> tuple[float, int]:
+        return sign * (self.trials[number].loss or 0.0), number
+
+    def _on_segment(self, event: Event) -> None:
+        if "request" in event:
+            self.requests.add(event["request"])
+        op = event["op"]
+        if op == "refused":
+            return
+        record = self.segment(event["segment"])
+        if op == "add":
+            record.spec = event["spec"]
+        elif op == "budget":
+            record.trials = event["trials"]
+        elif op == "fail":
+            record.problem = event["problem"]
+        elif op in ("stop", "resume"):
+            record.stopped, record.problem = op == "stop", None
+        elif op == "rerun":
+            for trial in self.trials.values():
+                trial.superseded = trial.superseded or trial.segment == event["segment"]
+            record.asked = record.completed = record.failed = 0
+            record.least = record.most = record.problem = None
+            record.stopped = False
+            record.round += 1
 
     def _on_refused(self, event: Event) -> None:
         self.refused.append(event)
@@ -189,8 +245,15 @@ class StudyState:
 
     def best(self, sign: int = 1) -> Trial | None:
         """The completed trial with the least `sign` * loss, the earliest of equals."""
-        done = (t for t in self.trials.values() if t.loss is not None)
-        return min(done, key=lambda t: (sign * (t.loss or 0.0), t.id), default=None)
+        best = (self.best_of(name, sign) for name in self.segments)
+        found = (trial for trial in best if trial is not None)
+        return min(found, key=lambda t: self._order(t.id, sign), default=None)
+
+    def best_of(self, segment: str | None, sign: int = 1) -> Trial | None:
+        """The same among the trials of one segment."""
+        record = self.segments.get(segment)
+        number = None if record is None else record.least if sign > 0 else record.most
+        return None if number is None else self.trials[number]
 
 
 _HANDLERS = {
@@ -199,6 +262,7 @@ _HANDLERS = {
     "submit": StudyState._on_submit,
     "end": StudyState._on_end,
     "refused": StudyState._on_refused,
+    "segment": StudyState._on_segment,
     "block": StudyState._on_block,
     "stop": StudyState._on_stop,
 }

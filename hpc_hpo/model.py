@@ -139,6 +139,14 @@ class Place(TypedDict, total=False):
     erf: str  #: text of the file that stands for {erf} in it
 
 
+class SegmentInfo(TypedDict, total=False):
+    """What a slice is told of its segment, where that has a name."""
+
+    name: str
+    values: dict[str, Any]  #: numbers, texts, booleans
+    inputs: dict[str, str]  #: those that the segment alone has: name -> absolute path
+
+
 class SliceRequest(TypedDict, total=False):
     """Steering to worker. What all slices of a study share stands in the task file."""
 
@@ -148,6 +156,7 @@ class SliceRequest(TypedDict, total=False):
     trial: int
     slice: int  #: fencing number, from 1; only the highest of a trial may commit
     point: Point
+    segment: SegmentInfo  #: absent in a study without segments
     seed: int
     attempt: int  #: failed attempts so far + 1
     known_step: int  #: reports up to this step are in the journal already
@@ -267,6 +276,7 @@ class Trial:
     spent_s: float = 0.0
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     checkpoint: CheckpointInfo | None = None
+    superseded: bool = False  #: its segment was begun again; it counts no more
 
     def move(self, state: TrialState) -> None:
         """Change the state along the table.
@@ -287,3 +297,35 @@ class Trial:
     def open_slice(self) -> SliceRecord | None:
         """The slice that was submitted and has not ended."""
         return self.slices[-1] if self.slices and self.slices[-1].end is None else None
+
+
+@dataclass(slots=True)
+class SegmentRecord:
+    """One segment as the journal knows it. Trials that a rerun has set aside do not count.
+
+    Attributes:
+        asked, completed, failed: trials.
+        least, most: numbers of the trials with the least and the greatest loss, the earliest of
+            equals.
+        stopped: a person has stopped it.
+        problem: why its trials cannot run (an input); forgotten when a run begins.
+        trials: its budget, where a person has changed it.
+        spec: what it is, where it stands in no study file.
+        round: how often it was begun again.
+    """
+
+    asked: int = 0
+    completed: int = 0
+    failed: int = 0
+    least: int | None = None
+    most: int | None = None
+    stopped: bool = False
+    problem: str | None = None
+    trials: int | None = None
+    spec: dict[str, Any] | None = None
+    round: int = 0
+
+    @property
+    def ended(self) -> int:
+        """Trials that are final."""
+        return self.completed + self.failed

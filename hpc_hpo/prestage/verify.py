@@ -43,6 +43,22 @@ def verify(
     yield from verify_wheels(manifest, folder, rehash=rehash)
 
 
+def broken_segments(manifest: Manifest, folder: StudyFolder) -> dict[str | None, str]:
+    """Segments of which a staged input is not as it was -> what is wrong with it. Only files
+    whose size or time has changed are read."""
+    found: dict[str | None, str] = {}
+    for file in manifest.files:
+        if file.segment is None or file.segment in found:
+            continue
+        problem = _problem(file, folder, False)
+        if problem is not None:
+            found[file.segment] = (
+                f"input {file.input}: {file.target} {problem}; run `hpc-hpo prestage` to take it "
+                "as it is now"
+            )
+    return found
+
+
 def _problem(file: StagedFile, folder: StudyFolder, rehash: bool) -> str | None:
     path = folder.path / file.target
     try:

@@ -1,6 +1,6 @@
 """The steering loop: ask, submit, take outcomes in, tell; until the study is done.
 
-It takes the optimiser, the pilot, the journal and the clock as arguments and knows none of
+It takes the searches, the pilot, the journal and the clock as arguments and knows none of
 their kinds. One thread, no busy waiting: it sleeps on the queue into which finished slices
 fall. Every change of the study goes journal first: an event is written before what it
 announces is done, and ``StudyState.apply`` is the only way it takes effect.
@@ -19,15 +19,16 @@ from hpc_hpo.errors import StorageError
 from hpc_hpo.journal import Event, Journal, StudyState
 from hpc_hpo.model import (
     ErrorInfo,
+    SegmentInfo,
     SliceEnd,
     SliceOutcome,
     SliceRequest,
     Trial,
     TrialState,
 )
-from hpc_hpo.optimizers.base import Optimizer
 from hpc_hpo.pilot.base import Capacity, Pilot
 from hpc_hpo.steering.pace import Pace
+from hpc_hpo.steering.portfolio import Portfolio
 from hpc_hpo.steering.terms import Terms
 from hpc_hpo.steering.verdict import judge, reached, usable_loss
 
@@ -47,7 +48,7 @@ MIXED_AHEAD, MIXED_LEAST = 0.25, 2
 DRAIN_S = 120.0
 
 #: Why a loop ended, and whether the study is then done.
-DONE_REASONS = frozenset({"budget", "exhausted", "target", "wall_time"})
+DONE_REASONS = frozenset({"budget", "exhausted", "target", "wall_time", "segments"})
 
 
 class Steering:
@@ -59,6 +60,7 @@ class Steering:
         observe: called at every turn with the state and the pilot's capacity.
         inherited: outcomes of slices that the journal has open from an earlier run.
         newest_checkpoint: (trial, slice) -> the newest checkpoint that slice committed.
+        segment: what a slice is told of its segment; not asked for the one without a name.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Steering:
         directory: str,
         state: StudyState,
         journal: Journal,
-        optimizer: Optimizer,
+        searches: Portfolio,
         pilot: Pilot,
         clock: Clock,
         *,
@@ -75,17 +77,19 @@ class Steering:
         stop: Callable[[], str] = lambda: "",
         observe: Callable[[StudyState, Capacity], None] = lambda state, capacity: None,
         newest_checkpoint: Callable[[int, int], Any] = lambda trial, slice_: None,
+        segment: Callable[[str], SegmentInfo] = lambda name: SegmentInfo(name=name),
     ) -> None:
         self.terms = terms
         self.state = state
         self._directory = directory
         self._journal = journal
-        self._optimizer = optimizer
+        self._searches = searches
         self._pilot = pilot
         self._clock = clock
         self._stop = stop
         self._observe = observe
         self._newest_checkpoint = newest_checkpoint
+        self._segment = segment
         self._pace = Pace(terms.floor_s, terms.expected_s, terms.block_s)
         self._arrived: queue.SimpleQueue[SliceOutcome] = queue.SimpleQueue()
         self._in_flight = 0
@@ -93,14 +97,17 @@ class Steering:
         self._widths: dict[int, int] = {}
         #: Trials to go on with: (not before, order, trial id).
         self._waiting: list[tuple[float, int, int]] = []
+        #: Trials of segments that were stopped, have no inputs, or have reached their target.
+        self._parked: list[int] = []
         self._order = 0
         self._next_id = state.highest_trial + 1
         self._cpu_recorded = clock.cpu()
         self._cpu_due = clock.now() + CPU_RECORD_S
         self._storage_error: StorageError | None = None
-        self._exhausted = False
-        self._best: float | None = None
-        self._replay_into_optimizer()
+        for trial in state.trials.values():
+            if not trial.final and trial.open_slice is None:
+                self._enqueue(trial, 0.0)
+        self._look_after_segments()
         for outcome in inherited:
             self.take(outcome)
 
@@ -124,17 +131,28 @@ class Steering:
         self._cpu_due = now + CPU_RECORD_S
         return {"e": kind, "run": self.state.runs, "at": now, "cpu": round(used, 4), **facts}
 
-    def _replay_into_optimizer(self) -> None:
-        """Bring the optimiser to the journal's state, in the journal's order."""
-        for kind, number in self.state.search_log:
-            trial = self.state.trials[number]
-            if kind == "asked":
-                self._optimizer.adopt(trial.id, trial.point)
-            else:
-                self._tell(trial)
-        for trial in self.state.trials.values():
-            if not trial.final and trial.open_slice is None:
-                self._enqueue(trial.id, 0.0)
+    # -- segments --------------------------------------------------------------
+
+    def _look_after_segments(self) -> None:
+        """Heed requests of people, and see whose inputs have come or will not come."""
+        happened = False
+        for event in self._searches.events():
+            self._happen({**event, "at": self._clock.now()})
+            happened = True
+        if happened:
+            self._flush()
+            if self._storage_error is None:
+                self._searches.heeded()
+        if self._searches.moved:
+            self._searches.moved = False
+            self._sort_waiting()
+
+    def _sort_waiting(self) -> None:
+        """Put aside the trials that may not go on, and take back those that may."""
+        ready = [(t, n) for t, _, n in self._waiting] + [(0.0, n) for n in self._parked]
+        self._waiting, self._parked = [], []
+        for not_before, number in ready:
+            self._enqueue(self.state.trials[number], not_before)
 
     # -- outcomes ------------------------------------------------------------
 
@@ -167,27 +185,24 @@ class Steering:
         self._happen(event)
         self._pace.learn(outcome, trial.spent_s)
         if trial.final:
-            self._tell(trial)
+            self._searches.told(trial)
         else:
             transient = (outcome.get("error") or {}).get("transient", False)
             declined = outcome["end"] == SliceEnd.DECLINED.value
             delay = RETRY_S if transient else DECLINED_S if declined else 0.0
-            self._enqueue(trial.id, self._clock.now() + delay if delay else 0.0)
+            self._enqueue(trial, self._clock.now() + delay if delay else 0.0)
 
     def refuse(self, outcome: SliceOutcome) -> None:
         """Log an outcome that is not of the trial's open slice; it changes nothing else."""
         facts = {k: v for k, v in outcome.items() if k in ("run", "trial", "slice", "end")}
         self._happen({"e": "refused", "at": self._clock.now(), "outcome": facts})
 
-    def _tell(self, trial: Trial) -> None:
-        loss = None if trial.loss is None else self.terms.sign * trial.loss
-        if loss is not None and (self._best is None or loss < self._best):
-            self._best = loss
-        self._optimizer.tell(trial.id, loss)
-
-    def _enqueue(self, number: int, not_before: float) -> None:
+    def _enqueue(self, trial: Trial, not_before: float) -> None:
+        if not self._searches.runs(trial):
+            self._parked.append(trial.id)
+            return
         self._order += 1
-        heapq.heappush(self._waiting, (not_before, self._order, number))
+        heapq.heappush(self._waiting, (not_before, self._order, trial.id))
 
     def _wait_for_outcomes(self, seconds: float) -> None:
         """Take in all outcomes that are there, waiting up to `seconds` for the first."""
@@ -205,12 +220,9 @@ class Steering:
 
     # -- new slices ----------------------------------------------------------
 
-    def _new_trials_left(self) -> int:
-        return 0 if self._exhausted else max(0, self.terms.trials - len(self.state.trials))
-
     def demand(self) -> int:
         """Slices that run or could run now."""
-        could = self._in_flight + len(self._waiting) + self._new_trials_left()
+        could = self._in_flight + len(self._waiting) + self._searches.left
         return could if self.terms.parallel is None else min(could, self.terms.parallel)
 
     def _spare(self, room: int) -> int:
@@ -229,9 +241,12 @@ class Steering:
         now = self._clock.now()
         while self._spare(room) > 0 and self._waiting and self._waiting[0][0] <= now:
             trial = self.state.trials[heapq.heappop(self._waiting)[2]]
+            if not self._searches.runs(trial):
+                self._parked.append(trial.id)
+                continue
             requests.append(self._open_slice(trial, now))
             room -= self._widths[trial.id]
-        while asked := self._ask(min(self._spare(room), self._new_trials_left())):
+        while asked := self._ask(min(self._spare(room), self._searches.left)):
             for trial in asked:
                 requests.append(self._open_slice(trial, now))
                 room -= self._widths[trial.id]
@@ -252,18 +267,18 @@ class Steering:
         if count <= 0:
             return []
         ids = range(self._next_id, self._next_id + count)
-        points = self._optimizer.ask(ids)
-        if len(points) < count and self._optimizer.exhausted:
-            self._exhausted = True
-        for number, point in zip(ids, points, strict=False):
+        found = self._searches.ask(ids)
+        for number, (segment, point) in zip(ids, found, strict=False):
+            event: Event = {"e": "asked", "trial": number, "point": point}
+            if segment is not None:
+                event["segment"] = segment
             # Distinct and reproducible; 31 bits, which every library's seed takes.
-            seed = (self.terms.seed * 1_000_003 + number) & 0x7FFFFFFF
-            self._happen(
-                {"e": "asked", "trial": number, "point": point, "seed": seed,
-                 "at": self._clock.now()}
-            )  # fmt: skip
-        self._next_id += len(points)
-        return [self.state.trials[n] for n in ids[: len(points)]]
+            event["seed"] = (self.terms.seed * 1_000_003 + number) & 0x7FFFFFFF
+            event["at"] = self._clock.now()
+            self._happen(event)
+            self._searches.asked(segment)
+        self._next_id += len(found)
+        return [self.state.trials[n] for n in ids[: len(found)]]
 
     def _open_slice(self, trial: Trial, now: float) -> SliceRequest:
         number = trial.slices[-1].number + 1 if trial.slices else 1
@@ -272,7 +287,7 @@ class Steering:
         )
         shape = self.terms.shape_of(trial.point)
         self._widths[trial.id] = width = self.terms.width_of(shape)
-        return SliceRequest(
+        request = SliceRequest(
             shape=shape.spec(),
             width=width,
             dir=self._directory,
@@ -289,14 +304,15 @@ class Steering:
             needs_s=round(self._pace.needs_s(trial), 3),
             stop_step=None,
         )
+        if trial.segment is not None:
+            request["segment"] = self._segment(trial.segment)
+        return request
 
     # -- the loop --------------------------------------------------------------
 
     def finished(self) -> str:
         """Why the study is done, or "" while it is not."""
-        if self._in_flight == 0 and not self._waiting and self._new_trials_left() == 0:
-            return "exhausted" if self._exhausted else "budget"
-        return reached(self.terms, self.state, self._best)
+        return self._searches.finished() or reached(self.terms, self.state)
 
     def run(self) -> str:
         """Steer until the study is done or is asked to stop; returns why.
@@ -326,6 +342,7 @@ class Steering:
 
     def _turn(self) -> str:
         """One turn of the loop; why to leave it, or ""."""
+        self._look_after_segments()
         capacity = self._pilot.capacity()
         self._fill(capacity)
         self._pilot.want(self.demand())

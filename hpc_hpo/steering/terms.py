@@ -13,12 +13,10 @@ class Terms:
     """Limits and policies of one study; times in seconds.
 
     Attributes:
-        trials: the budget in trials.
         parallel: trials at one time; None = as many as there are workers for.
         sign: +1 to minimise the loss, -1 to maximise it.
         task: name of the task file that workers read.
         wall_time_s: steering time after which the study is done; None = no limit.
-        target_loss: a loss as good as this ends the study; None = no target.
         block_s: walltime of a block; None = without end.
         floor_s: smallest margin before a block's end.
         shape_of: the shape of a point's trial.
@@ -26,7 +24,6 @@ class Terms:
         mixed: whether trials differ in size.
     """
 
-    trials: int
     sign: int
     task: str
     parallel: int | None = None
@@ -34,7 +31,6 @@ class Terms:
     max_attempts: int = 3
     max_losses: int = 5
     wall_time_s: float | None = None
-    target_loss: float | None = None
     expected_s: float | None = None
     block_s: float | None = None
     floor_s: float = 1.0

@@ -19,21 +19,8 @@ from hpc_hpo.steering.terms import Terms
 LASTING_ERRORS = frozenset({"loss", "timeout", "import"})
 
 
-def reached(terms: Terms, state: StudyState, best: float | None) -> str:
-    """Which of the study's limits the journal shows reached, or "".
-
-    Args:
-        best: the best loss so far times the sign of the terms; None: there is none.
-    """
-    ends = state.trial_states
-    if ends["completed"] + ends["failed"] >= terms.trials:
-        return "budget"
-    if (
-        terms.target_loss is not None
-        and best is not None
-        and best <= terms.sign * terms.target_loss
-    ):
-        return "target"
+def reached(terms: Terms, state: StudyState) -> str:
+    """Which limit of the whole study the journal shows reached, or ""."""
     if terms.wall_time_s is not None and state.elapsed_s >= terms.wall_time_s:
         return "wall_time"
     return ""

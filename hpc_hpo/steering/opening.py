@@ -1,0 +1,122 @@
+"""From a study with its segments to a portfolio of searches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from hpc_hpo.errors import InputError
+from hpc_hpo.folder import StudyFolder
+from hpc_hpo.journal import StudyState
+from hpc_hpo.model import SegmentInfo
+from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.optimizers.registry import create
+from hpc_hpo.prestage.manifest import Manifest
+from hpc_hpo.space.domains import canonical
+from hpc_hpo.steering.gate import ManifestGate
+from hpc_hpo.steering.portfolio import Portfolio
+from hpc_hpo.steering.requests import FolderRequests, pending
+from hpc_hpo.steering.search import Search
+from hpc_hpo.study import Study
+from hpc_hpo.study.segment_set import Segment
+
+#: Between the seeds of a segment's search and those of the same search begun again.
+ROUND_SEED = 104_729
+
+
+def make_optimizer(study: Study, segment: Segment, begun_again: int = 0) -> Optimizer:
+    """The optimiser of one segment, new.
+
+    Raises:
+        InputErrors: its name or an option is wrong.
+    """
+    return create(
+        segment.optimizer, segment.space, (segment.seed + ROUND_SEED * begun_again) & 0x7FFFFFFF,
+        budget=segment.trials, file=str(study.path), line_of=study.document.line_of,
+    )  # fmt: skip
+
+
+def check_optimizers(study: Study) -> Iterable[InputError]:
+    """What is wrong with the optimisers that the segments ask for; each kind is made once."""
+    seen: set[tuple[str, int]] = set()
+    for segment in study.segments.values():
+        kind = (canonical(segment.optimizer), id(segment.space))
+        if kind in seen:
+            continue
+        seen.add(kind)
+        try:
+            make_optimizer(study, segment)
+        except InputError as error:
+            yield error
+
+
+def with_added(study: Study, specs: Iterable[Mapping[str, Any]]) -> Study:
+    """The study with segments that stand in no file."""
+    listed = list(specs)
+    return study.with_segments(listed) if listed else study
+
+
+def added_specs(state: StudyState) -> list[dict[str, Any]]:
+    """The segments that the journal has added."""
+    return [record.spec for record in state.segments.values() if record.spec is not None]
+
+
+def pending_specs(folder: StudyFolder) -> list[dict[str, Any]]:
+    """The segments that somebody has asked for and no steering process has added yet."""
+    asked = (content for _, content in pending(folder))
+    return [content["spec"] for content in asked if isinstance(content.get("spec"), dict)]
+
+
+class Opening:
+    """Keeps a study, its manifest and its searches in step while segments are added.
+
+    Args:
+        study: as of its file.
+        manifest, broken, came: see ManifestGate.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: StudyFolder,
+        state: StudyState,
+        manifest: Manifest,
+        broken: Mapping[str | None, str],
+        came: Callable[[Manifest], None],
+    ) -> None:
+        self._folder, self._state = folder, state
+        self.study = with_added(study, added_specs(state))
+        self.gate = ManifestGate(self.study, folder, manifest, broken=broken, came=came)
+        self._requests = FolderRequests(folder, self._extend)
+
+    def portfolio(self) -> Portfolio:
+        """All searches, at the journal's state."""
+        segments, sign = self.study.segments, self.study.direction_sign
+        return Portfolio(
+            (self._search(segments[name]) for name in segments), self._state, sign=sign,
+            policy=segments.policy, floor=segments.floor, gate=self.gate, requests=self._requests,
+        )  # fmt: skip
+
+    def _search(self, segment: Segment) -> Search:
+        target, sign = segment.target_loss, self.study.direction_sign
+        return Search(
+            name=segment.name,
+            trials=segment.trials,
+            make=partial(make_optimizer, self.study, segment),
+            target=None if target is None else sign * target,
+            values=segment.values,
+        )
+
+    def _extend(self, spec: dict[str, Any]) -> Search:
+        self.study = self.gate.study = self.study.with_segments([spec])
+        return self._search(self.study.segments[spec["name"]])
+
+    def info(self, name: str) -> SegmentInfo:
+        """What slices of a segment are told."""
+        paths = self.gate.manifest.paths_of(name)
+        return SegmentInfo(
+            name=name,
+            values=dict(self.study.segments[name].values),
+            inputs={input_: str(self._folder.path / path) for input_, path in paths.items()},
+        )

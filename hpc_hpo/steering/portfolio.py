@@ -1,0 +1,315 @@
+"""Which segment is asked next, and by which optimiser: the searches of one study.
+
+A study without segments has one search, without a name. Each search has an optimiser of its own,
+made when its first point is asked and dropped with its last one; it is brought to the journal's
+state by the adopt and tell calls of its own segment alone.
+
+Who is asked follows from stride scheduling (Waldspurger and Weihl, 1995): each search has a pass,
+the one with the least is asked, and its pass grows by one over its share. So an ask costs
+O(log n) of n segments, whatever the shares are, and nothing is looked at but the search's own.
+
+Under ``fair`` all shares are 1 and every search has its own budget. Under ``best-gain`` a search
+that has not improved for a while gets less, down to a floor, and the budgets are one pool: what
+such a search does not use goes to those that improve.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from hpc_hpo.journal import Event, StudyState
+from hpc_hpo.model import Point, SegmentRecord, Trial
+from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.steering.requests import NO_REQUESTS, Requests
+from hpc_hpo.steering.search import BEST_GAIN, FAIR, Gains, Gate, OpenGate, Search, Status
+
+
+class _Seat:
+    """A search at work."""
+
+    __slots__ = (
+        "credit", "entry", "gains", "log", "optimizer", "pass_", "record", "search", "status",
+        "unended",
+    )  # fmt: skip
+
+    def __init__(self, search: Search, record: SegmentRecord, pass_: float) -> None:
+        self.search, self.record, self.pass_ = search, record, pass_
+        self.status = Status.STOPPED
+        self.gains = Gains()
+        self.optimizer: Optimizer | None = None
+        #: ("asked" | "told", trial) before the optimiser was made; None: look them up
+        self.log: list[tuple[str, Trial]] | None = []
+        self.credit = 0  #: its part of what is left of the budget
+        self.unended = 0  #: its part of the trials that are to end
+        self.entry = -1  #: number of its entry in the queue; -1: it has none
+
+    @property
+    def trials(self) -> int:
+        own = self.record.trials
+        return self.search.trials if own is None else own
+
+
+class Portfolio:
+    """All searches of a study.
+
+    Args:
+        searches: in the order in which they are first asked.
+        state: the replayed journal. It is changed by the steering loop alone, which calls
+            `asked`, `told` and `changed` after it has.
+        sign: +1 when losses are minimised, -1 when they are maximised.
+        policy: FAIR or BEST_GAIN; `floor` is the least share under the latter.
+        gate: which segments have their inputs.
+        requests: what people ask for segments while the study runs.
+    """
+
+    def __init__(
+        self,
+        searches: Iterable[Search],
+        state: StudyState,
+        *,
+        sign: int = 1,
+        policy: str = FAIR,
+        floor: float = 0.1,
+        gate: Gate | None = None,
+        requests: Requests = NO_REQUESTS,
+    ) -> None:
+        self._state, self._sign = state, sign
+        self._pooled, self._floor = policy == BEST_GAIN, floor
+        self._gate: Gate = gate or OpenGate()
+        self._requests = requests
+        self._seats: dict[str | None, _Seat] = {}
+        self._queue: list[tuple[float, int, _Seat]] = []
+        self._entries = itertools.count()
+        self._time = 0.0  #: the pass of whoever was asked last
+        self._credit = 0
+        self.unended = 0  #: trials that were asked, have not ended, and are to
+        self._statuses: Counter[Status] = Counter()
+        #: segments whose inputs will not come, to be told to the journal: name -> why
+        self._failures: dict[str | None, str] = {}
+        #: whether trials that may not go on now may have become others since this was reset
+        self.moved = False
+        for search in searches:
+            self._seat(search)
+        self._replay()
+        for name in self._seats:
+            self.changed(name)
+        if self._queue:
+            self._time = self._queue[0][0]
+
+    # ---------------------------------------------------------------- the journal
+
+    def _seat(self, search: Search) -> _Seat:
+        seat = _Seat(search, self._state.segment(search.name), self._time)
+        self._seats[search.name] = seat
+        self._statuses[seat.status] += 1
+        return seat
+
+    def _replay(self) -> None:
+        """Hand each search its own part of the journal."""
+        for kind, number in self._state.search_log:
+            trial = self._state.trials[number]
+            seat = self._seats.get(trial.segment)
+            if seat is None or trial.superseded or seat.log is None:
+                continue
+            seat.log.append((kind, trial))
+            if kind == "asked":
+                self._advance(seat)
+            else:
+                seat.gains.learn(self._loss(trial))
+
+    def _loss(self, trial: Trial) -> float | None:
+        return None if trial.loss is None else self._sign * trial.loss
+
+    def told(self, trial: Trial) -> None:
+        """Take in the end of a trial, which the journal has."""
+        seat = self._seats.get(trial.segment)
+        if seat is None or trial.superseded:
+            return
+        loss = self._loss(trial)
+        seat.gains.learn(loss)
+        if seat.optimizer is not None:
+            seat.optimizer.tell(trial.id, loss)
+        elif seat.log is not None:
+            seat.log.append(("told", trial))
+        self.changed(trial.segment)
+
+    def runs(self, trial: Trial) -> bool:
+        """Whether a trial that was begun is to go on now."""
+        seat = self._seats.get(trial.segment)
+        return seat is not None and seat.status.runs and not trial.superseded
+
+    # ---------------------------------------------------------------- standing
+
+    def changed(self, name: str | None, *, begun_again: bool = False) -> None:
+        """Look anew at a search whose record has changed."""
+        seat = self._seats[name]
+        if begun_again:
+            seat.optimizer, seat.log, seat.gains = None, [], Gains()
+            self._move(seat, Status.STOPPED)
+            self.moved = True
+        self._move(seat, self._status_of(seat))
+        self._account(seat)
+        if seat.status is Status.READY and seat.entry < 0 and self._may_ask(seat):
+            # It does not catch up on what the others were asked while it waited.
+            seat.pass_ = max(seat.pass_, self._time)
+            self._enqueue(seat)
+
+    def _move(self, seat: _Seat, status: Status) -> None:
+        if status is not seat.status:
+            self._statuses[seat.status] -= 1
+            self._statuses[status] += 1
+            seat.status, self.moved = status, True
+
+    def _status_of(self, seat: _Seat) -> Status:
+        record, search = seat.record, seat.search
+        if record.stopped:
+            return Status.STOPPED
+        if record.problem is not None:
+            return Status.FAILED
+        best = seat.gains.best
+        if search.target is not None and best is not None and best <= search.target:
+            return Status.REACHED
+        if seat.status in (Status.READY, Status.DRY):
+            # What was staged once is not asked about again.
+            return seat.status
+        problem = self._gate.look(search.name)
+        if problem:
+            self._failures[search.name] = problem
+        return Status.READY if problem is None else Status.WAITING
+
+    def _account(self, seat: _Seat) -> None:
+        """Bring the sums over all searches up to date."""
+        record, status = seat.record, seat.status
+        left = seat.trials - record.asked
+        if self._pooled:
+            giving = status in (Status.READY, Status.DRY, Status.REACHED)
+            credit = left if giving else min(left, 0)
+        else:
+            credit = max(left, 0) if status is Status.READY else 0
+        unended = record.asked - record.ended if status.open else 0
+        self._credit += credit - seat.credit
+        self.unended += unended - seat.unended
+        seat.credit, seat.unended = credit, unended
+        if not self._pooled and left <= 0 and status is not Status.WAITING:
+            # Nothing more is asked of it; with more budget it is made anew.
+            seat.optimizer = seat.log = None
+
+    def _may_ask(self, seat: _Seat, planned: int = 0) -> bool:
+        return self._pooled or seat.credit > planned
+
+    @property
+    def left(self) -> int:
+        """New trials that may be asked now."""
+        return max(0, self._credit) if self._statuses[Status.READY] else 0
+
+    def events(self) -> Iterator[Event]:
+        """What is to happen to segments now: requests of people, and inputs that are missing.
+
+        The journal and the state are to have each event before the next one is taken.
+        """
+        for event in self._requests.events(self._state, self._seats):
+            yield event
+            name, op = event["segment"], event["op"]
+            if op == "add":
+                self._seat(self._requests.search(name))
+            if op != "refused":
+                self.changed(name, begun_again=op == "rerun")
+        if self._statuses[Status.WAITING] and self._gate.changed():
+            for name, seat in self._seats.items():
+                if seat.status is Status.WAITING:
+                    self.changed(name)
+        while self._failures:
+            name, problem = self._failures.popitem()
+            yield {"e": "segment", "op": "fail", "segment": name, "problem": problem}
+            self.changed(name)
+
+    def heeded(self) -> None:
+        """What `events` gave is in the journal for good."""
+        self._requests.heeded()
+
+    def finished(self) -> str:
+        """Why nothing is left to do, or "" while something is."""
+        if self._statuses[Status.WAITING] or self.unended or self.left:
+            return ""
+        count = len(self._seats)
+        if self._statuses[Status.FAILED] or self._statuses[Status.STOPPED]:
+            return "segments"
+        if self._statuses[Status.REACHED] == count:
+            return "target"
+        return "exhausted" if self._statuses[Status.DRY] else "budget"
+
+    # ---------------------------------------------------------------- asking
+
+    def _enqueue(self, seat: _Seat) -> None:
+        seat.entry = next(self._entries)
+        heapq.heappush(self._queue, (seat.pass_, seat.entry, seat))
+
+    def _advance(self, seat: _Seat) -> None:
+        seat.pass_ += 1.0 / seat.gains.share(self._floor) if self._pooled else 1.0
+
+    def _next(self, planned: Mapping[str | None, int]) -> _Seat | None:
+        """Whose turn it is."""
+        while self._queue:
+            pass_, entry, seat = self._queue[0]
+            good = entry == seat.entry and seat.status is Status.READY
+            if not good or not self._may_ask(seat, planned.get(seat.search.name, 0)):
+                heapq.heappop(self._queue)
+                if entry == seat.entry:
+                    seat.entry = -1
+                continue
+            self._time = pass_
+            self._advance(seat)
+            seat.entry = next(self._entries)
+            heapq.heapreplace(self._queue, (seat.pass_, seat.entry, seat))
+            return seat
+        return None
+
+    def ask(self, ids: Sequence[int]) -> list[tuple[str | None, Point]]:
+        """(segment, point) for the trials `ids`, in their order; fewer when no more are left.
+
+        Each is to be journalled as asked, and `asked` to be called for its segment, before
+        anything else is asked of the portfolio.
+        """
+        planned: dict[str | None, int] = {}
+        for _ in range(min(len(ids), self.left)):
+            seat = self._next(planned)
+            if seat is None:
+                break
+            planned[seat.search.name] = planned.get(seat.search.name, 0) + 1
+        found: list[tuple[str | None, Point]] = []
+        for name, count in planned.items():
+            seat = self._seats[name]
+            optimizer = self._optimizer(seat)
+            points = optimizer.ask(ids[len(found) : len(found) + count])
+            found += [(name, point) for point in points]
+            if len(points) < count:
+                if optimizer.exhausted:
+                    self._move(seat, Status.DRY)
+                    self._account(seat)
+                elif seat.entry < 0:
+                    # It has none for the moment.
+                    self._enqueue(seat)
+        return found
+
+    def asked(self, name: str | None) -> None:
+        """The journal has one trial more of a segment."""
+        self._account(self._seats[name])
+
+    def _optimizer(self, seat: _Seat) -> Optimizer:
+        if seat.optimizer is None:
+            made = seat.search.make(seat.record.round)
+            log = self._log_of(seat.search.name) if seat.log is None else seat.log
+            for kind, trial in log:
+                if kind == "asked":
+                    made.adopt(trial.id, trial.point)
+                else:
+                    made.tell(trial.id, self._loss(trial))
+            seat.optimizer, seat.log = made, None
+        return seat.optimizer
+
+    def _log_of(self, name: str | None) -> list[tuple[str, Trial]]:
+        found = ((kind, self._state.trials[number]) for kind, number in self._state.search_log)
+        return [(k, t) for k, t in found if t.segment == name and not t.superseded]

@@ -1,0 +1,107 @@
+"""One search among several: what it is, where it stands, and how well it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from hpc_hpo.optimizers.base import Optimizer
+
+#: Under best-gain, trials without improvement that halve a search's share.
+HALF_LIFE = 5
+#: What counts as an improvement: this much of the standard deviation of its losses so far.
+LEAST_GAIN = 0.01
+
+FAIR, BEST_GAIN = "fair", "best-gain"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the portfolio needs to know of one segment.
+
+    Attributes:
+        name: None for the only one of a study without segments.
+        trials: its budget.
+        target: a loss (times the study's sign) that ends it; None: no target.
+        make: its optimiser, new; the argument is how often it was begun again.
+        values: of its segment.
+    """
+
+    name: str | None
+    trials: int
+    make: Callable[[int], Optimizer]
+    target: float | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Status(Enum):
+    """Where a search stands."""
+
+    WAITING = "waiting"  #: for its inputs
+    READY = "ready"  #: may be asked while its budget lasts
+    DRY = "dry"  #: its space holds no other point
+    REACHED = "reached"  #: its target
+    STOPPED = "stopped"  #: by a person
+    FAILED = "failed"  #: its inputs are missing
+
+    @property
+    def runs(self) -> bool:
+        """Whether trials that were begun go on now."""
+        return self in (Status.READY, Status.DRY)
+
+    @property
+    def open(self) -> bool:
+        """Whether they go on now or later."""
+        return self.runs or self is Status.WAITING
+
+
+class Gate(Protocol):
+    """Says which segments have their inputs."""
+
+    def changed(self) -> bool:
+        """Whether to look again at those that wait."""
+
+    def look(self, name: str | None) -> str | None:
+        """None: it has them; "": they may still come; else why they will not."""
+
+
+class OpenGate:
+    """Everything is there."""
+
+    def changed(self) -> bool:
+        return False
+
+    def look(self, name: str | None) -> str | None:
+        return None
+
+
+class Gains:
+    """How well a search does: decides its share under best-gain."""
+
+    __slots__ = ("best", "count", "mean", "since", "squares")
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+        self.best: float | None = None
+        self.since = 0
+
+    def learn(self, loss: float | None) -> None:
+        """Take in a loss (to be minimised); None: the trial failed."""
+        self.since += 1
+        if loss is None:
+            return
+        deviation = math.sqrt(self.squares / self.count) if self.count else 0.0
+        if self.best is None or loss < self.best - LEAST_GAIN * deviation:
+            self.since = 0
+        self.best = loss if self.best is None else min(loss, self.best)
+        self.count += 1
+        step = loss - self.mean
+        self.mean += step / self.count
+        self.squares += step * (loss - self.mean)
+
+    def share(self, floor: float) -> float:
+        """Between `floor` and 1."""
+        return max(floor, math.pow(0.5, self.since / HALF_LIFE))
