@@ -110,3 +110,4 @@ class ExitCode:
     DONE = 0
     WORK_LEFT = 3
     NO_RESULT = 8
+    SOME_RESULTS = 9

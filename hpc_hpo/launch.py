@@ -10,7 +10,6 @@ import os
 import platform
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,11 @@ import yaml
 
 from hpc_hpo import journal as journals
 from hpc_hpo.clock import Clock, SystemClock
-from hpc_hpo.errors import ExitCode, InputError, InputErrors, StudyChanged
+from hpc_hpo.errors import InputError, InputErrors, StudyChanged
 from hpc_hpo.folder import StudyFolder, StudyLock, find_folder
 from hpc_hpo.fsio import to_json, write_atomic
 from hpc_hpo.journal import Journal, StudyState
 from hpc_hpo.model import TaskSpec
-from hpc_hpo.optimizers.base import Optimizer
-from hpc_hpo.optimizers.registry import create
 from hpc_hpo.pilot.base import Capacity, Pilot
 from hpc_hpo.pilot.free import NotTold, Window, free_windows
 from hpc_hpo.pilot.parsl_pilot import ParslPilot
@@ -32,12 +29,22 @@ from hpc_hpo.pilot.queues import check_queue
 from hpc_hpo.pilot.shapes import Shapes
 from hpc_hpo.pilot.sources import block_source, check_shape
 from hpc_hpo.plan import resolve_blocks
+from hpc_hpo.prestage import running
 from hpc_hpo.prestage.local import check_inputs, stage
 from hpc_hpo.prestage.manifest import Manifest, load_manifest
-from hpc_hpo.prestage.verify import verify
+from hpc_hpo.prestage.verify import broken_segments, verify
 from hpc_hpo.site import Site, load_site
 from hpc_hpo.steering.adopt import Inheritance, newest_checkpoint_in
-from hpc_hpo.steering.loop import DONE_REASONS, Steering
+from hpc_hpo.steering.loop import Steering
+from hpc_hpo.steering.opening import (
+    Opening,
+    added_specs,
+    check_optimizers,
+    pending_specs,
+    with_added,
+)
+from hpc_hpo.steering.outcome import Outcome
+from hpc_hpo.steering.requests import pending
 from hpc_hpo.steering.terms import Terms
 from hpc_hpo.steering.verdict import reached
 from hpc_hpo.study import Change, Study, check_payload, compare, load_study, payload_fields
@@ -76,28 +83,19 @@ def load_frozen(folder: StudyFolder) -> Study:
     return load_study(folder.study, folder=Path(origin["folder"]))
 
 
-def check(study: Study, site: Site) -> list[InputError]:
-    """Everything that can be known to go wrong before the first block."""
+def check(study: Study, site: Site, *, segments: bool = True) -> list[InputError]:
+    """Everything that can be known to go wrong before the first block.
+
+    Args:
+        segments: False leaves out the inputs of segments: one that lacks its own fails alone.
+    """
     problems = [
         *check_shape(study, site),
         *check_queue(study, site),
         *check_payload(study),
-        *check_inputs(study),
+        *check_inputs(study, segments=segments),
     ]
-    if not problems:
-        try:
-            make_optimizer(study)
-        except InputError as error:
-            problems.append(error)
-    return problems
-
-
-def make_optimizer(study: Study) -> Optimizer:
-    """The study's optimiser, new."""
-    return create(
-        study.optimizer.spec(), study.space, study.optimizer_seed, budget=study.budget.trials,
-        file=str(study.path), line_of=study.document.line_of,
-    )  # fmt: skip
+    return problems or list(check_optimizers(study))
 
 
 def freeze(study: Study, folder: StudyFolder) -> list[Change]:
@@ -172,7 +170,6 @@ def terms_of(study: Study, site: Site) -> Terms:
         shape_of=shapes.of,
         width_of=shapes.width,
         mixed=shapes.mixed,
-        trials=study.budget.trials,
         parallel=study.budget.parallel,
         sign=study.direction_sign,
         task=TASK_FILE,
@@ -180,7 +177,6 @@ def terms_of(study: Study, site: Site) -> Terms:
         max_attempts=study.trial.max_attempts,
         max_losses=study.trial.max_losses,
         wall_time_s=study.budget.wall_time,
-        target_loss=study.budget.target_loss,
         expected_s=study.trial.expected_time,
         block_s=study.blocks.walltime,
         floor_s=site.checkpoint_floor,
@@ -188,15 +184,21 @@ def terms_of(study: Study, site: Site) -> Terms:
 
 
 def require_inputs(study: Study, folder: StudyFolder) -> Manifest:
-    """The manifest of inputs that are all in place; local ones are staged when none is there.
+    """The manifest as it is now; local inputs are staged when some are missing.
+
+    While a prestage is at work, what it has not brought yet is waited for by the steering loop;
+    and a segment whose own inputs are missing or have changed fails there, alone.
 
     Raises:
-        InputError: a staged input is missing or has changed.
+        InputError: an input that all trials share is missing or has changed.
     """
+    at_work = running(folder)
     manifest = load_manifest(folder)
-    if manifest is None or not all(manifest.holds(s.name, s.segment) for s in study.all_inputs()):
+    if manifest is None:
+        manifest = Manifest() if at_work else stage(study, folder)
+    elif not at_work and not all(manifest.holds(i.name, i.segment) for i in study.all_inputs()):
         return stage(study, folder)
-    problems = list(verify(manifest, folder, rehash=False))
+    problems = list(verify(manifest, folder, rehash=False, segments=False))
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise InputError(
@@ -205,21 +207,6 @@ def require_inputs(study: Study, folder: StudyFolder) -> Manifest:
             file=str(folder.manifest),
         )
     return manifest
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a steering run ended."""
-
-    reason: str
-    state: StudyState
-
-    @property
-    def exit_code(self) -> int:
-        """The exit status for the shell."""
-        if self.reason not in DONE_REASONS:
-            return ExitCode.WORK_LEFT
-        return ExitCode.DONE if self.state.trial_states["completed"] else ExitCode.NO_RESULT
 
 
 class SteeringRun:
@@ -232,6 +219,8 @@ class SteeringRun:
         self._salvage = salvage
         self.notes: list[str] = []
         self.state = StudyState()
+        self._task = ""
+        self.opening: Opening | None = None
 
     def open(self) -> None:
         """Check, freeze, lock, stage, and bring the journal back to life.
@@ -241,7 +230,7 @@ class SteeringRun:
         """
         if self.study.blocks.auto:
             self._plan_blocks()
-        problems = check(self.planned, self.site)
+        problems = check(self.planned, self.site, segments=False)
         if problems:
             raise problems[0] if len(problems) == 1 else InputErrors(problems)
         self.folder.make()
@@ -267,13 +256,17 @@ class SteeringRun:
 
     def _open_locked(self) -> None:
         changes = freeze(self.study, self.folder)
-        manifest = require_inputs(self.study, self.folder)
-        task = task_of(self.study, manifest, self.folder, self.site.node.gpu_vendor)
-        write_atomic(self.folder.path / TASK_FILE, to_json(task))
         if self._salvage and self.folder.journal.exists():
             bad = journals.salvage(self.folder.journal)
             self.notes.append(f"{bad} damaged journal records were set aside")
         self.state = journals.replay(journals.read_events(self.folder.journal))
+        specs = [*added_specs(self.state), *pending_specs(self.folder)]
+        manifest = require_inputs(with_added(self.study, specs), self.folder)
+        broken = broken_segments(manifest, self.folder)
+        self._write_task(manifest)
+        self.opening = Opening(
+            self.study, self.folder, self.state, manifest, broken, self._write_task
+        )
         self.journal = Journal(self.folder.journal)
         if self.journal.repaired_bytes:
             self.notes.append(
@@ -284,6 +277,19 @@ class SteeringRun:
         for change in changes:
             self.notes.append(f"changed since the last run: {change}")
         self.folder.stop_request.unlink(missing_ok=True)
+
+    def total_trials(self) -> int:
+        """The budgets of all segments, as they are now."""
+        if self.opening is None:
+            return self.study.segments.total_trials
+        return self.opening.total_trials()
+
+    def _write_task(self, manifest: Manifest) -> None:
+        """Write what all slices share, where that has changed."""
+        text = to_json(task_of(self.study, manifest, self.folder, self.site.node.gpu_vendor))
+        if text != self._task:
+            write_atomic(self.folder.path / TASK_FILE, text)
+            self._task = text
 
     def steer(
         self,
@@ -332,25 +338,28 @@ class SteeringRun:
                 self._lock.refresh()
             observe(state, capacity)
 
+        assert (opening := self.opening) is not None, "open() was called"
+        searches = opening.portfolio()
         steering = Steering(
             terms_of(self.planned, self.site), str(self.folder.path), self.state, self.journal,
-            make_optimizer(self.study), pilot, clock, inherited=inherited,
-            stop=heed, observe=watch, newest_checkpoint=newest_checkpoint_in(self.folder),
+            searches, pilot, clock, inherited=inherited, stop=heed, observe=watch,
+            newest_checkpoint=newest_checkpoint_in(self.folder), segment=opening.info,
         )  # fmt: skip
-        if reason := steering.finished():
-            return Outcome(reason, self.state)
-        pilot.start(run)
-        reason = steering.run()
-        for late in inheritance.late_outcomes():
-            steering.refuse(late)
-        return Outcome(reason, self.state)
+        reason = steering.finished()
+        if not reason:
+            pilot.start(run)
+            reason = steering.run()
+            for late in inheritance.late_outcomes():
+                steering.refuse(late)
+        return Outcome(reason, self.state, searches.without_result())
 
     def done(self) -> bool:
         """Whether the journal shows a limit of the study reached, so that nothing would run."""
-        terms = terms_of(self.planned, self.site)
-        best = self.state.best(terms.sign)
-        loss = None if best is None or best.loss is None else terms.sign * best.loss
-        return bool(reached(terms, self.state, loss))
+        if pending(self.folder):
+            return False
+        if reached(terms_of(self.planned, self.site), self.state):
+            return True
+        return self.opening is not None and bool(self.opening.portfolio().finished())
 
     def leftover_jobs(self) -> list[str]:
         """Jobs that a steering process which died here left to the site's scheduler.

@@ -317,7 +317,7 @@ def make_plan(
         )  # fmt: skip
     resumable = is_resumable(study)
     wait_s = queue_wait_s if site.batch else 0.0
-    work = Work(study.budget.trials, trial_s, resumable, site.checkpoint_floor, start_up_s)
+    work = Work(study.segments.total_trials, trial_s, resumable, site.checkpoint_floor, start_up_s)
     found = list(_choices(study, site, work, wait_s, free))
     if not found:
         raise study.problem(
@@ -370,7 +370,7 @@ def _recommend(study: Study, choices: list[Choice]) -> tuple[Choice, str]:
     else:
         notes.append("no choice finishes within budget.wall_time")
     if study.optimizer.name not in LEARNS_NOTHING:
-        most = max(1, study.budget.trials // ROUNDS)
+        most = max(1, study.segments.total_trials // ROUNDS)
         fewest = min(c.workers for c in pool)
         pool = [c for c in pool if c.workers <= max(most, fewest)]
         notes.append(f"at most {max(most, fewest)} trials at one time let the optimiser learn")

@@ -40,7 +40,8 @@ def check(path: Path, site_name: str | None, plain: bool, every: bool) -> None:
         [
             ("space", f"{len(study.space)} parameters: {', '.join(study.space.names)}"),
             ("optimizer", study.optimizer.name),
-            ("budget", f"{study.budget.trials} trials"),
+            *([("segments", str(len(study.segments)))] if study.segments.named else []),
+            ("budget", f"{study.segments.total_trials} trials"),
             ("site", f"{site.name} ({site.path})"),
             ("workers", f"{shape}; up to {workers} trials at one time on a node"),
             ("preflight", fit),

@@ -14,12 +14,13 @@ from hpc_hpo.cli.progress import PlainLog, Tally
 from hpc_hpo.cli.run import DRAIN_SIGNALS, Interrupts, Wishes, report
 from hpc_hpo.clock import Clock, SystemClock
 from hpc_hpo.errors import ExitCode, HpoError, PilotError, StudyHeld
-from hpc_hpo.launch import Outcome, SteeringRun, open_study, site_of
+from hpc_hpo.launch import SteeringRun, open_study, site_of
 from hpc_hpo.pilot.allocation import allocation_blocks
 from hpc_hpo.pilot.parsl_pilot import ParslPilot
 from hpc_hpo.steerer.background import header
 from hpc_hpo.steerer.batch import ChainJob, block_times, job_id, open_when_free, stop_chain
 from hpc_hpo.steering.loop import DONE_REASONS
+from hpc_hpo.steering.outcome import Outcome
 
 
 @click.command()
@@ -49,8 +50,8 @@ def job(
     folder.make()
     redirect_output(folder.steering_log, f"steering in job {number}")
     clock = SystemClock()
-    view = PlainLog(Tally(study.budget.trials, study.direction_sign))
     run = SteeringRun(study, site, folder)
+    view = PlainLog(Tally(run.total_trials, study.direction_sign))
     try:
         open_when_free(run, clock, view.say)
     except StudyHeld:

@@ -30,6 +30,7 @@ COMMANDS = {
     "logs": ("hpc_hpo.cli.logs:logs", "Show what the steering process says."),
     "status": ("hpc_hpo.cli.status:status", "Show how a study stands."),
     "stop": ("hpc_hpo.cli.stop:stop", "Ask a running study to checkpoint and stop."),
+    "segment": ("hpc_hpo.cli.segment:segment", "List a study's segments, or change one."),
     "show": ("hpc_hpo.cli.show:show", "Show one trial: its slices, errors and logs."),
     "export": ("hpc_hpo.cli.export:export", "Write the results as CSV, JSON or HDF5."),
     "script": ("hpc_hpo.cli.script:script", "Print a batch script to edit and submit by hand."),

@@ -15,6 +15,7 @@ from hpc_hpo.prestage.manifest import load_manifest
 from hpc_hpo.prestage.verify import verify as find_changes
 from hpc_hpo.prestage.wheel_inputs import stage_wheels
 from hpc_hpo.site.target import target_of
+from hpc_hpo.steering.asking import with_all_segments
 from hpc_hpo.units import format_size
 
 
@@ -47,6 +48,7 @@ def prestage(
     else:
         folder.make()
         freeze(study, folder)
+        study = with_all_segments(study, folder)
         manifest = stage(study, folder)
         stage_wheels(study, manifest, folder, target_of(site), site.supplies)
     total = sum(file.size for file in manifest.files)

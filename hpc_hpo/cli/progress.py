@@ -17,17 +17,26 @@ from hpc_hpo.pilot.base import Capacity
 DRAW_EVERY_S = 0.5
 #: Seconds between two lines of the plain log when nothing else happens.
 LINE_EVERY_S = 30.0
+#: The plain log looks for segments that cannot run this often, in seconds.
+SEGMENTS_EVERY_S = 2.0
 
 
 class Tally:
     """The few figures both views need, kept up without looking at every trial each time."""
 
-    def __init__(self, budget: int, sign: int, now: Callable[[], float] = time.time) -> None:
-        self.budget, self.sign, self.now = budget, sign, now
+    def __init__(
+        self, budget: Callable[[], int], sign: int, now: Callable[[], float] = time.time
+    ) -> None:
+        self._budget, self.sign, self.now = budget, sign, now
         self.best: Trial | None = None
         self.begun = now()
         self._seen = 0
         self._done_before: int | None = None
+
+    @property
+    def budget(self) -> int:
+        """Trials of all segments; it may change while the study runs."""
+        return self._budget()
 
     def update(self, state: StudyState) -> list[Trial]:
         """Trials that became final since the last call."""
@@ -77,10 +86,21 @@ class Tally:
             ("time", f"{duration(now - self.begun)} so far"
              + (f", about {duration(left)} to go" if left is not None else "")),
         ]  # fmt: skip
-        if self.best is not None and self.best.loss is not None:
+        if None not in state.segments and state.segments:
+            rows.insert(1, ("segments", segments_text(state)))
+        elif self.best is not None and self.best.loss is not None:
             rows.insert(1, ("best", f"{value_text(self.best.loss)} (trial {self.best.id})"))
             rows.insert(2, ("", point_text(self.best.point)))
         return rows
+
+
+def segments_text(state: StudyState) -> str:
+    """How many segments have begun and have a best point, and how many have failed."""
+    records = state.segments.values()
+    text = f"{sum(1 for r in records if r.asked)} begun, "
+    text += f"{sum(1 for r in records if r.completed)} with a best point"
+    failed = sum(1 for r in records if r.problem is not None)
+    return text + (f", {failed} without inputs" if failed else "")
 
 
 class PlainLog:
@@ -90,6 +110,8 @@ class PlainLog:
         self._tally = tally
         self._next_line = tally.begun + LINE_EVERY_S
         self._blocks: dict[str, str] | None = None
+        self._segments = (0, 0.0)
+        self._told: set[str | None] = set()
 
     def say(self, text: str) -> None:
         """Print one line with the time of day."""
@@ -102,8 +124,14 @@ class PlainLog:
             if trial.loss is None:
                 error = trial.error or {}
                 self.say(f"trial {trial.id} failed: {error.get('message', 'no message')}")
+        self._say_segments(state)
         best = self._tally.best
-        if best is not None and best is not before and best.loss is not None:
+        if (
+            best is not None
+            and best.segment is None
+            and best is not before
+            and best.loss is not None
+        ):
             done = self._tally.done(state)
             self.say(
                 f"best {value_text(best.loss)} by trial {best.id} "
@@ -122,6 +150,17 @@ class PlainLog:
             self._next_line = self._tally.now() + LINE_EVERY_S
             rows = self._tally.figures(state, capacity)
             self.say("; ".join(f"{label} {text}" for label, text in rows if label))
+
+    def _say_segments(self, state: StudyState) -> None:
+        """Say which segments cannot run, once each."""
+        if len(state.segments) == self._segments[0] and self._tally.now() < self._segments[1]:
+            return
+        self._segments = len(state.segments), self._tally.now() + SEGMENTS_EVERY_S
+        for name, record in state.segments.items():
+            if record.problem is not None and name not in self._told:
+                self._told.add(name)
+                what = "the study" if name is None else f"segment {name}"
+                self.say(f"{what} cannot run: {record.problem}")
 
     def close(self) -> None:
         """Nothing is left open."""

@@ -14,13 +14,15 @@ from hpc_hpo.cli.common import duration, echo_rows, path_argument, point_text, v
 from hpc_hpo.cli.progress import LivePanel, PlainLog, Tally
 from hpc_hpo.clock import SystemClock
 from hpc_hpo.errors import InputError
-from hpc_hpo.launch import Outcome, SteeringRun, open_study, site_of
+from hpc_hpo.launch import SteeringRun, open_study, site_of
 from hpc_hpo.steerer.batch import begin_chain, chain_length, may_chain, require_no_chain
 from hpc_hpo.steerer.manners import CpuWatch
+from hpc_hpo.steering.outcome import Outcome
 
 #: What ended a run, for people.
 REASONS = {
     "budget": "done: the budget is used",
+    "segments": "done, but for segments that were stopped or have no inputs",
     "exhausted": "done: the search space holds no other point",
     "target": "done: the target loss is reached",
     "wall_time": "done: the wall time of the budget is used",
@@ -30,6 +32,8 @@ REASONS = {
     "time": "stopped at the end of this job",
     "signal": "stopped: the scheduler ends this job",
 }
+#: Segments without a result that are named at the end.
+SHOWN = 10
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -107,7 +111,7 @@ def run(
     steering = SteeringRun(study, site, folder, salvage=salvage)
     steering.open()
     try:
-        tally = Tally(study.budget.trials, study.direction_sign)
+        tally = Tally(steering.total_trials, study.direction_sign)
         live = sys.stdout.isatty() and not plain
         view = LivePanel(tally, f"{study.name} in {folder.path}") if live else PlainLog(tally)
         for note in steering.notes:
@@ -154,8 +158,13 @@ def report(outcome: Outcome, sign: int, folder: Path, reason: str) -> None:
         ("folder", str(folder)),
     ]  # fmt: skip
     if best is not None and best.loss is not None:
-        rows.insert(0, ("best", f"loss {value_text(best.loss)}, trial {best.id}"))
+        where = f" of segment {best.segment}" if best.segment is not None else ""
+        rows.insert(0, ("best", f"loss {value_text(best.loss)}, trial {best.id}{where}"))
         rows.insert(1, ("", point_text(best.point)))
+    lacking = [(name, why) for name, why in outcome.without_result.items() if name is not None]
+    rows += [("no result", f"segment {name}: {why}") for name, why in lacking[:SHOWN]]
+    if len(lacking) > SHOWN:
+        rows.append(("", f"{len(lacking) - SHOWN} more; `hpc-hpo segment list` shows all"))
     click.echo(REASONS.get(reason, reason))
     echo_rows(rows)
 

@@ -29,6 +29,9 @@ MEANING = {
     "failed": "done, but no trial has a loss; `hpc-hpo show` tells why one failed",
 }
 
+#: Segments that failed, of which status says why.
+SHOWN = 5
+
 
 @click.command()
 @path_argument
@@ -74,6 +77,18 @@ def _counts(counts: dict[str, int], words: list[str]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in words if counts[word]) or "none yet"
 
 
+def segment_lines(segments: dict[str, Any]) -> dict[str, str]:
+    """How the segments stand, and the first of those that failed."""
+    counts = _counts(segments, ["done", "target", "running", "new", "stopped", "failed"])
+    lines = {"segments": f"{segments['total']}: {counts.replace('target', 'at their target')}"}
+    problems = list(segments["problems"].items())
+    for name, problem in problems[:SHOWN]:
+        lines[f"  {name}"] = problem
+    if len(problems) > SHOWN:
+        lines["  ..."] = f"{len(problems) - SHOWN} more; `hpc-hpo segment list` shows all"
+    return lines
+
+
 def _rows(found: dict[str, Any]) -> dict[str, str]:
     """The lines below the headline; nothing is said of what has not begun."""
     rows = {"folder": found["dir"]}
@@ -81,7 +96,9 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
     rows["trials"] = _counts(trials, ["completed", "failed", "running", "paused", "asked"])
     if trials["budget"] is not None:
         rows["trials"] += f"; budget {trials['budget']}"
-    if best:
+    if found["segments"]:
+        rows.update(segment_lines(found["segments"]))
+    elif best:
         rows["best"] = f"loss {value_text(best['loss'])}, trial {best['trial']}"
         rows[""] = point_text(best["point"])
     if found["chain"]:

@@ -9,6 +9,7 @@ from typing import Any
 from hpc_hpo.fsio import write_atomic
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import Trial
+from hpc_hpo.results.segments import segment_rows
 from hpc_hpo.results.table import POINT, Row, direction_sign, strict_json, trials_table
 
 
@@ -25,7 +26,8 @@ def _full(row: Row, trial: Trial) -> dict[str, Any]:
 def write_json(state: StudyState, study: dict[str, Any], path: Path) -> None:
     """Write {"study", "best", "trials"} as strict JSON (see strict_json for NaN).
 
-    `study` is the frozen study; `best` is one of `trials` or null; a trial holds the columns of
+    `study` is the frozen study; `best` is one of `trials` or null; a study with segments has
+    `segments`, each with its own best (see segments.SegmentRow); a trial holds the columns of
     trials_table, and its point, reports ([{"step", metric...}]), slices and whole error.
 
     Raises:
@@ -33,6 +35,13 @@ def write_json(state: StudyState, study: dict[str, Any], path: Path) -> None:
     """
     rows = trials_table(state, direction_sign(study))
     trials = [_full(row, state.trials[row["trial"]]) for row in rows]
-    best = next((trial for trial in trials if trial["rank"] == 1), None)
-    text = strict_json({"study": study, "best": best, "trials": trials}, indent=1)
+    best = state.best(direction_sign(study))
+    content = {
+        "study": study,
+        "best": best and next(trial for trial in trials if trial["trial"] == best.id),
+        "trials": trials,
+    }
+    if "segments" in study:
+        content["segments"] = [row.plain() for row in segment_rows(state, study)]
+    text = strict_json(content, indent=1)
     write_atomic(path, text + "\n")

@@ -7,11 +7,15 @@ from typing import Any
 from hpc_hpo.folder import StudyFolder, steering_alive
 from hpc_hpo.journal import BlockRecord, StudyState
 from hpc_hpo.model import SliceEnd, TrialState
+from hpc_hpo.results.segments import SegmentRow, segment_counts, segment_rows
 from hpc_hpo.results.table import direction_sign
 from hpc_hpo.steering.loop import DONE_REASONS
 
+#: States of a segment of which nothing is left to do.
+OVER = ("done", "target", "stopped", "failed")
 
-def study_state(state: StudyState, study: dict[str, Any], alive: bool) -> str:
+
+def study_state(state: StudyState, segments: list[SegmentRow], alive: bool) -> str:
     """One word for the whole study.
 
     new: never run; running: a steering process is at work; done: nothing is left to do;
@@ -22,9 +26,8 @@ def study_state(state: StudyState, study: dict[str, Any], alive: bool) -> str:
         return "running"
     if state.runs == 0:
         return "new"
-    trials = (study.get("budget") or {}).get("trials")
-    final = sum(trial.final for trial in state.trials.values())
-    finished = state.stop_reason in DONE_REASONS or (trials is not None and final >= trials)
+    over = all(row.state in OVER for row in segments)
+    finished = state.stop_reason in DONE_REASONS or over
     if not finished:
         return "stopped"
     return "done" if state.trial_states[TrialState.COMPLETED.value] else "failed"
@@ -64,6 +67,11 @@ def _blocks(state: StudyState, now: float, alive: bool) -> dict[str, Any]:
     return {**counts, "total": len(state.blocks), "held": held}
 
 
+def _segments(rows: list[SegmentRow]) -> dict[str, Any]:
+    problems = {str(row.name): row.problem for row in rows if row.problem is not None}
+    return {**segment_counts(rows), "problems": problems}
+
+
 def summary(
     folder: StudyFolder, state: StudyState, study: dict[str, Any], now: float
 ) -> dict[str, Any]:
@@ -73,6 +81,8 @@ def summary(
     - state: see study_state; stop_reason: why the last run stopped, if it said so
     - steering: {host, pid, since} of the steering process, or null
     - trials: counts by state, total, and budget (null when there is no study file to read)
+    - segments: counts by state, total, and problems: those that failed -> why; null in a study
+      without segments
     - best: {trial, loss, point}, or null
     - blocks: counts by state, total, and those held now with their seconds_left; abandoned
       are those whose end nobody recorded, because their steering process died
@@ -91,20 +101,23 @@ def summary(
     holder = steering_alive(folder, now)
     alive = holder is not None
     best = state.best(direction_sign(study))
+    segments = segment_rows(state, study)
+    budgets = [row.budget for row in segments if row.budget is not None]
     allocated = allocated_seconds(state, now, alive)
     # What a living steering process has not yet written down.
     since = max(0.0, now - state.last_at) if alive and state.last_at is not None else 0.0
     return {
         "study": study.get("name", folder.path.name),
         "dir": str(folder.path),
-        "state": study_state(state, study, alive),
+        "state": study_state(state, segments, alive),
         "stop_reason": state.stop_reason,
         "steering": {key: holder[key] for key in ("host", "pid", "since")} if holder else None,
         "trials": {
             **{each.value: state.trial_states[each.value] for each in TrialState},
             "total": len(state.trials),
-            "budget": (study.get("budget") or {}).get("trials"),
+            "budget": sum(budgets) if budgets else None,
         },
+        "segments": _segments(segments) if "segments" in study else None,
         "best": best and {"trial": best.id, "loss": best.loss, "point": best.point},
         "blocks": _blocks(state, now, alive),
         "slices": {end.value: state.slice_ends[end.value] for end in SliceEnd},

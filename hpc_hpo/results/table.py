@@ -26,21 +26,29 @@ def parameter_names(state: StudyState) -> list[str]:
 
 
 def ranks(state: StudyState, sign: int) -> dict[int, int]:
-    """The place of each completed trial, 1 for the best; the earlier of equals is better.
+    """The place of each completed trial in its segment, 1 for the best; the earlier of equals is
+    better. Trials of a segment that was begun again have none.
 
     Args:
         sign: +1 when the loss is minimised, -1 when it is maximised.
     """
-    done = [(sign * t.loss, t.id) for t in state.trials.values() if t.loss is not None]
-    return {number: place for place, (_, number) in enumerate(sorted(done), start=1)}
+    done: dict[str | None, list[tuple[float, int]]] = {}
+    for trial in state.trials.values():
+        if trial.loss is not None and not trial.superseded:
+            done.setdefault(trial.segment, []).append((sign * trial.loss, trial.id))
+    return {
+        number: place
+        for losses in done.values()
+        for place, (_, number) in enumerate(sorted(losses), start=1)
+    }
 
 
 def trials_table(state: StudyState, sign: int) -> list[Row]:
     """One flat row for each trial, in order of their numbers; None where there is no value.
 
-    All rows have the same keys: trial, segment, state, loss, rank (1 is the best), `point.NAME`
-    for each parameter (None where a condition leaves it out), slices (how many were submitted),
-    failures (attempts that the payload failed), lost (slices lost to nodes or blocks),
+    All rows have the same keys: trial, segment, state, loss, rank (1 is the best of its segment),
+    `point.NAME` for each parameter (None where a condition leaves it out), slices (how many were
+    submitted), failures (attempts that the payload failed), lost (slices lost to nodes or blocks),
     busy_s (worker-seconds of its slices), started and ended (seconds since the epoch; ended
     only when the trial is final), error (message of its last one).
 

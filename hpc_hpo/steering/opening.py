@@ -98,6 +98,12 @@ class Opening:
             policy=segments.policy, floor=segments.floor, gate=self.gate, requests=self._requests,
         )  # fmt: skip
 
+    def total_trials(self) -> int:
+        """The budgets of all segments, as they are now."""
+        segments, known = self.study.segments, self._state.segments
+        own = {name: known[name].trials for name in segments if name in known}
+        return sum(own.get(name) or segments.trials(name) for name in segments)
+
     def _search(self, segment: Segment) -> Search:
         target, sign = segment.target_loss, self.study.direction_sign
         return Search(

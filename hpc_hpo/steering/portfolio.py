@@ -26,17 +26,19 @@ from hpc_hpo.optimizers.base import Optimizer
 from hpc_hpo.steering.requests import NO_REQUESTS, Requests
 from hpc_hpo.steering.search import BEST_GAIN, FAIR, Gains, Gate, OpenGate, Search, Status
 
+_NOT_BEGUN = SegmentRecord()
+
 
 class _Seat:
     """A search at work."""
 
     __slots__ = (
-        "credit", "entry", "gains", "log", "optimizer", "pass_", "record", "search", "status",
+        "credit", "entry", "gains", "log", "optimizer", "pass_", "search", "state", "status",
         "unended",
     )  # fmt: skip
 
-    def __init__(self, search: Search, record: SegmentRecord, pass_: float) -> None:
-        self.search, self.record, self.pass_ = search, record, pass_
+    def __init__(self, search: Search, state: StudyState, pass_: float) -> None:
+        self.search, self.state, self.pass_ = search, state, pass_
         self.status = Status.STOPPED
         self.gains = Gains()
         self.optimizer: Optimizer | None = None
@@ -47,7 +49,13 @@ class _Seat:
         self.entry = -1  #: number of its entry in the queue; -1: it has none
 
     @property
+    def record(self) -> SegmentRecord:
+        """What the journal says of it."""
+        return self.state.segments.get(self.search.name, _NOT_BEGUN)
+
+    @property
     def trials(self) -> int:
+        """Its budget."""
         own = self.record.trials
         return self.search.trials if own is None else own
 
@@ -102,7 +110,7 @@ class Portfolio:
     # ---------------------------------------------------------------- the journal
 
     def _seat(self, search: Search) -> _Seat:
-        seat = _Seat(search, self._state.segment(search.name), self._time)
+        seat = _Seat(search, self._state, self._time)
         self._seats[search.name] = seat
         self._statuses[seat.status] += 1
         return seat
@@ -240,6 +248,16 @@ class Portfolio:
         if self._statuses[Status.REACHED] == count:
             return "target"
         return "exhausted" if self._statuses[Status.DRY] else "budget"
+
+    def without_result(self) -> dict[str | None, str]:
+        """Segments that were to have a best point and have none -> why."""
+        found = {}
+        for name, seat in self._seats.items():
+            record = seat.record
+            if not (record.completed or record.stopped):
+                failed = f"all its {record.failed} trials have failed" if record.failed else ""
+                found[name] = record.problem or failed or "no trial has ended"
+        return found
 
     # ---------------------------------------------------------------- asking
 

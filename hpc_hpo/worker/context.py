@@ -6,13 +6,14 @@ import contextlib
 import operator
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 from hpc_hpo.clock import Clock
 from hpc_hpo.errors import CheckpointError
-from hpc_hpo.model import Pace
+from hpc_hpo.model import Pace, SegmentInfo
 from hpc_hpo.worker.checkpoint import FILES, STATE, Saved, Store
 from hpc_hpo.worker.fence import Fenced
 from hpc_hpo.worker.node import Stop
@@ -47,6 +48,14 @@ def _number(name: str, value: Any) -> float | int:
         raise TypeError(f"trial.report: {name}={value!r} is not a number") from error
 
 
+@dataclass(frozen=True)
+class TrialSegment:
+    """The segment of a trial; without a name and values in a study that has none."""
+
+    name: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+
+
 class TrialContext:
     """One slice of a trial, as its objective sees it.
 
@@ -55,6 +64,7 @@ class TrialContext:
         slice: number of the slice, from 1.
         seed: the trial's own seed; the same in each of its slices.
         inputs: name of an input -> its path on this node.
+        segment: its name and values, as in trial.segment.values["pid"].
     """
 
     def __init__(
@@ -63,6 +73,7 @@ class TrialContext:
         id: int,
         seed: int,
         inputs: dict[str, str],
+        segment: SegmentInfo | None = None,
         store: Store,
         restored: Saved | None,
         clock: Clock,
@@ -73,6 +84,8 @@ class TrialContext:
         poll: Callable[[], Stop | None] = lambda: None,
     ) -> None:
         self.id, self.slice, self.seed, self.inputs = id, store.slice, seed, dict(inputs)
+        known = segment or SegmentInfo()
+        self.segment = TrialSegment(known.get("name"), dict(known.get("values", {})))
         self._store, self._restored, self._clock, self._poll = store, restored, clock, poll
         self._deadline, self._margin_s = deadline, margin_s
         self._every_s, self._stop_step = checkpoint_every_s, stop_step

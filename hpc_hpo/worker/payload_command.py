@@ -115,7 +115,10 @@ def _arguments(job: SliceJob) -> list[str]:
 
     request, inputs = job.request, job.task.get("inputs", {})
     templates = locate(job.task["argv"], job.task.get("path", []))
-    return fill(templates, request["point"], inputs, request["trial"], request["seed"])
+    return fill(
+        templates, request["point"], inputs, request["trial"], request["seed"],
+        request.get("segment"),
+    )  # fmt: skip
 
 
 def _environment(job: SliceJob) -> dict[str, str]:
@@ -128,6 +131,10 @@ def _environment(job: SliceJob) -> dict[str, str]:
         "HPC_HPO_CHECKPOINT_SIGNAL": _signal(job).name,
         "HPC_HPO_POINT": json.dumps(request["point"]),
     }
+    if (segment := request.get("segment")) is not None:
+        env["HPC_HPO_SEGMENT"] = segment["name"]
+        for name, value in segment.get("values", {}).items():
+            env[f"HPC_HPO_SEGMENT_{name.upper()}"] = str(value)
     if job.watch.deadline is not None:
         env["HPC_HPO_DEADLINE"] = repr(job.watch.deadline)
     place = request.get("place")

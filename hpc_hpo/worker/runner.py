@@ -69,6 +69,7 @@ class Runner:
         trial = self.context(
             id=request["trial"],
             seed=request["seed"],
+            segment=request.get("segment"),
             inputs=task.get("inputs", {}),
             store=store,
             restored=read_saved(folder / lineage[0]) if lineage else None,

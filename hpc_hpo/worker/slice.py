@@ -84,7 +84,7 @@ def _begin(
         remove_leftovers(folder, number)
     return SliceJob(
         request=request,
-        task=task,
+        task=_with_own_inputs(task, request),
         watch=watch,
         log=log,
         log_start=log_start,
@@ -93,6 +93,16 @@ def _begin(
         restored=saved,
         lineage=lineage,
     )
+
+
+def _with_own_inputs(task: TaskSpec, request: SliceRequest) -> TaskSpec:
+    """The task with the inputs of the trial's segment beside those that all share."""
+    own = request.get("segment", {}).get("inputs")
+    if not own:
+        return task
+    more = task.copy()
+    more["inputs"] = {**task.get("inputs", {}), **own}
+    return more
 
 
 def _run_payload(job: SliceJob, runner: RunnerClient) -> SliceOutcome:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hpc_hpo.errors import InputError
-from hpc_hpo.model import Point
+from hpc_hpo.model import Point, SegmentInfo
 
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|%SEGMENT_NAME")
 
 
 def _text(value: Any) -> str:
@@ -22,24 +22,33 @@ def _text(value: Any) -> str:
 
 
 def fill(
-    argv: Sequence[str], point: Point, inputs: dict[str, str], trial: int, seed: int
+    argv: Sequence[str],
+    point: Point,
+    inputs: dict[str, str],
+    trial: int,
+    seed: int,
+    segment: SegmentInfo | None = None,
 ) -> list[str]:
-    """The arguments with ``{name}``, ``{inputs.NAME}``, ``{trial}`` and ``{seed}`` replaced.
+    """The arguments with ``{name}``, ``{inputs.NAME}``, ``{trial}`` and ``{seed}`` replaced, and
+    for a trial of a segment ``{segment.name}``, ``{segment.VALUE}`` and ``%SEGMENT_NAME``.
 
     ``{{`` and ``}}`` stand for single braces. A parameter that the point does not have is
     inactive (its condition is false): it is replaced by nothing, and an argument of which
     nothing is left is dropped.
 
     Raises:
-        InputError: an input that the study does not have.
+        InputError: an input or a value that the trial does not have.
     """
     arguments = []
+    own = {} if segment is None else {**segment.get("values", {}), "name": segment["name"]}
     for template in argv:
         inactive = False
 
         def replace(match: re.Match[str]) -> str:
             nonlocal inactive
             name = match[1]
+            if match[0] == "%SEGMENT_NAME":
+                return str(own.get("name", match[0]))
             if name is None:
                 return match[0][0]
             if name in point:
@@ -49,6 +58,11 @@ def fill(
                 if known not in inputs:
                     raise InputError("no such input", key="command", found=name, valid=list(inputs))
                 return inputs[known]
+            if name.startswith("segment."):
+                known = name.removeprefix("segment.")
+                if known not in own:
+                    raise InputError("no such value", key="command", found=name, valid=list(own))
+                return _text(own[known])
             if name in ("trial", "seed"):
                 return str(trial if name == "trial" else seed)
             inactive = True

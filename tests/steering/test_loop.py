@@ -18,6 +18,8 @@ from hpc_hpo.optimizers.registry import create
 from hpc_hpo.pilot.inline import InlinePilot
 from hpc_hpo.space import Space
 from hpc_hpo.steering.loop import Steering
+from hpc_hpo.steering.portfolio import Portfolio
+from hpc_hpo.steering.search import Search
 from hpc_hpo.steering.terms import Terms
 
 SPACE = Space.parse({"x": {"float": [0.0, 1.0]}})
@@ -63,9 +65,18 @@ def ended(request, end, **facts):
     }
 
 
+def alone(state, optimizer="random", *, trials, seed=1, space=SPACE, sign=1, target=None):
+    """The searches of a study without segments."""
+
+    def make(begun_again):
+        return create(optimizer, space, seed, budget=trials)
+
+    return Portfolio([Search(None, trials, make, target)], state, sign=sign)
+
+
 def steer(
-    tmp_path, execute, *, terms=None, optimizer="random", workers=1, writer=None, pilot=None,
-    **options
+    tmp_path, execute, *, trials=10, terms=None, optimizer="random", workers=1, writer=None,
+    pilot=None, target=None, **options,
 ):  # fmt: skip
     path = tmp_path / "journal.jsonl"
     state = replay(read_events(path))
@@ -73,13 +84,13 @@ def steer(
     run = {"e": "run", "run": state.runs + 1, "at": 999.0}
     journal.append(run)
     state.apply(run)
-    terms = terms or Terms(trials=10, sign=1, task="task.json")
+    terms = terms or Terms(sign=1, task="task.json")
     steering = Steering(
         terms,
         str(tmp_path),
         state,
         journal,
-        create(optimizer, SPACE, 1, budget=terms.trials),
+        alone(state, optimizer, trials=trials, sign=terms.sign, target=target),
         pilot or InlinePilot(execute, workers),
         FakeClock(),
         **options,
@@ -119,7 +130,7 @@ def test_that_no_more_trials_run_at_one_time_than_the_study_allows(tmp_path, par
         def want(self, slices):
             assert parallel is None or slices <= parallel
 
-    terms = Terms(trials=10, sign=1, task="t", parallel=parallel)
+    terms = Terms(sign=1, task="t", parallel=parallel)
     _, state = steer(tmp_path, execute, terms=terms, pilot=Watched(execute, 5))
     assert state.trial_states["completed"] == 10
     assert highest == most
@@ -133,8 +144,8 @@ def test_that_points_are_plain_and_distinct(tmp_path):
 
 
 def test_that_a_maximising_study_finds_the_largest_loss(tmp_path):
-    terms = Terms(trials=8, sign=-1, task="t")
-    _, state = steer(tmp_path, lambda r: completed(r, r["point"]["x"]), terms=terms)
+    terms = Terms(sign=-1, task="t")
+    _, state = steer(tmp_path, lambda r: completed(r, r["point"]["x"]), trials=8, terms=terms)
     assert state.best(-1).loss == max(t.loss for t in state.trials.values())
 
 
@@ -157,7 +168,7 @@ def test_that_an_error_the_point_would_meet_again_is_not_tried_again(tmp_path, k
     def execute(request):
         return ended(request, "failed", error={"kind": kind, "message": "no use"})
 
-    _, state = steer(tmp_path, execute, terms=Terms(trials=2, sign=1, task="t"))
+    _, state = steer(tmp_path, execute, trials=2)
     assert [len(t.slices) for t in state.trials.values()] == [1, 1]
 
 
@@ -178,7 +189,7 @@ def test_that_losses_of_the_node_spend_no_attempt(tmp_path):
             return ended(request, "lost", reason="walltime")
         return completed(request, 0.5)
 
-    _, state = steer(tmp_path, execute, terms=Terms(trials=3, sign=1, task="t"))
+    _, state = steer(tmp_path, execute, trials=3)
     assert all(t.failures == 0 and t.state.value == "completed" for t in state.trials.values())
     assert state.slice_ends == {"lost": 12, "completed": 3}
 
@@ -189,7 +200,7 @@ def test_that_a_trial_that_keeps_killing_its_node_is_given_up_with_the_reason(tm
             return ended(request, "lost", reason="node died")
         return completed(request, 0.5)
 
-    _, state = steer(tmp_path, execute, terms=Terms(trials=2, sign=1, task="t", max_losses=4))
+    _, state = steer(tmp_path, execute, trials=2, terms=Terms(sign=1, task="t", max_losses=4))
     assert state.trials[0].state.value == "failed"
     assert len(state.trials[0].slices) == 4
     assert "4 slices in a row" in state.trials[0].error["message"]
@@ -210,7 +221,7 @@ def test_that_a_paused_trial_goes_on_and_its_new_checkpoints_reset_the_losses(tm
             )
         return completed(request, 0.1)
 
-    _, state = steer(tmp_path, execute, terms=Terms(trials=1, sign=1, task="t", max_losses=2))
+    _, state = steer(tmp_path, execute, trials=1, terms=Terms(sign=1, task="t", max_losses=2))
     trial = state.trials[0]
     assert trial.state.value == "completed"
     assert [s.number for s in trial.slices] == list(range(1, 21))
@@ -219,8 +230,9 @@ def test_that_a_paused_trial_goes_on_and_its_new_checkpoints_reset_the_losses(tm
 
 
 def test_that_a_target_ends_the_study(tmp_path):
-    terms = Terms(trials=1000, sign=1, task="t", target_loss=0.2)
-    reason, state = steer(tmp_path, lambda r: completed(r, r["point"]["x"]), terms=terms)
+    reason, state = steer(
+        tmp_path, lambda r: completed(r, r["point"]["x"]), trials=1000, target=0.2
+    )
     assert reason == "target"
     assert len(state.trials) < 1000
     assert state.best().loss <= 0.2
@@ -232,11 +244,11 @@ def test_that_an_exhausted_space_ends_the_study(tmp_path):
     journal = Journal(path)
     state = StudyState()
     steering = Steering(
-        Terms(trials=50, sign=1, task="t"),
+        Terms(sign=1, task="t"),
         str(tmp_path),
         state,
         journal,
-        create("grid", space, 0, budget=50),
+        alone(state, "grid", trials=50, space=space),
         InlinePilot(lambda r: completed(r, r["point"]["k"]), 4),
         FakeClock(),
     )
@@ -265,19 +277,18 @@ def test_that_stopping_and_going_on_asks_the_same_points_as_never_stopping(tmp_p
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
-    terms = Terms(trials=16, sign=1, task="t")
 
     def execute(request):
         return completed(request, (request["point"]["x"] - 0.3) ** 2)
 
-    _, expected = steer(whole, execute, terms=terms, optimizer=optimizer)
+    _, expected = steer(whole, execute, trials=16, optimizer=optimizer)
     reason = ""
     while reason != "budget":
         turns = itertools.count()
         reason, state = steer(
             parts,
             execute,
-            terms=terms,
+            trials=16,
             optimizer=optimizer,
             stop=lambda turns=turns: "now" if next(turns) >= 2 else "",
         )
@@ -299,11 +310,11 @@ def test_that_an_outcome_of_an_older_slice_is_refused_and_logged(tmp_path, when)
     path = tmp_path / "journal.jsonl"
     journal, state = Journal(path), StudyState()
     steering = Steering(
-        Terms(trials=1, sign=1, task="t"),
+        Terms(sign=1, task="t"),
         str(tmp_path),
         state,
         journal,
-        create("random", SPACE, 0, budget=1),
+        alone(state, trials=1),
         InlinePilot(execute),
         FakeClock(),
     )
