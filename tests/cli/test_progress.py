@@ -25,7 +25,7 @@ def time_row(tally: Tally, state: StudyState) -> str:
 
 def test_that_the_time_to_go_follows_from_this_runs_pace_and_is_gone_at_the_end() -> None:
     clock = iter(range(0, 1000, 10))
-    tally = Tally(budget=4, sign=1, now=lambda: float(next(clock)))
+    tally = Tally(lambda: 4, sign=1, now=lambda: float(next(clock)))
     assert "to go" not in time_row(tally, after(0))
     assert "to go" in time_row(tally, after(2))
     assert "to go" not in time_row(tally, after(4))
