@@ -4,9 +4,9 @@
 
 Needs a Slurm (Debian packages slurmctld slurmd slurm-client); it starts a private one of four
 nodes with two cores each. The same trials of 2 to 6 seconds of sleep run over jobs of two nodes
-with a limit of one minute, two jobs at a time: by a study that checkpoints before its blocks end, and
-by plain Parsl with `retries=100`, whose interrupted tasks begin anew. *Useful* is the work of the
-trials, once; *allocated* is what Slurm's own accounting says the jobs held, in worker-seconds.
+with a limit of one minute, two jobs at a time: by a study that checkpoints before its blocks end,
+and by plain Parsl with `retries=100`, whose interrupted tasks begin anew. *Useful* is the work of
+the trials, once; *allocated* is what Slurm's own accounting says the jobs held, in worker-seconds.
 Goals: at least 0.93 useful, and 1.1 times Parsl's share.
 """
 

@@ -338,7 +338,8 @@ class SteeringRun:
                 self._lock.refresh()
             observe(state, capacity)
 
-        assert (opening := self.opening) is not None, "open() was called"
+        opening = self.opening
+        assert opening is not None, "open() was called"
         searches = opening.portfolio()
         steering = Steering(
             terms_of(self.planned, self.site), str(self.folder.path), self.state, self.journal,
