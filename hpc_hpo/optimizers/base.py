@@ -73,6 +73,23 @@ class Optimizer(Protocol):
         """
 
 
+class Taken(set[str]):
+    """The keys of `base` and more: a copy of a large set would cost more than a batch does.
+
+    Only what is added here lies in the set itself; ask with ``in``, ``len`` and ``add``.
+    """
+
+    def __init__(self, base: Collection[str]) -> None:
+        super().__init__()
+        self._base = base
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or key in self._base
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._base)
+
+
 class BaseOptimizer(ABC):
     """Keeps points and losses; a family adds `_propose`."""
 
@@ -127,7 +144,7 @@ class BaseOptimizer(ABC):
         Its user adds the key of what it proposes. Families that propose so give the same
         points in one batch as in single asks.
         """
-        taken = set(self._keys)
+        taken = Taken(self._keys)
         for number in range(len(self.points), len(self.points) + count):
             yield number, taken
 

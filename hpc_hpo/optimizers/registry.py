@@ -24,6 +24,10 @@ BUILT_IN = {
     "skopt": "hpc_hpo.optimizers.skopt:SkoptSearch",
     "points": "hpc_hpo.optimizers.points:PointsSearch",
     "tpe": "hpc_hpo.optimizers.tpe:TpeSearch",
+    "evolution": "hpc_hpo.optimizers.evolution:EvolutionSearch",
+    "optuna": "hpc_hpo.optimizers.optuna:OptunaSearch",
+    "cmaes": "hpc_hpo.optimizers.cmaes:CmaEsSearch",
+    "nevergrad": "hpc_hpo.optimizers.nevergrad:NevergradSearch",
 }
 AUTO = "auto"
 #: `auto` takes Gaussian processes up to these: beyond, a forest is faster and no worse.

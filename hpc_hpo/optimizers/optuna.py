@@ -1,0 +1,197 @@
+"""Optuna's samplers: multivariate TPE, and its own Gaussian process.
+
+A sampler here works on the unit cube, so that every method of a search space looks to it like
+a plain float or a plain choice. Points in flight are Optuna's running trials; what it does
+with them (the constant liar of TPE, qLogEI of GP) is its own. It is made anew for each point
+with a seed from the number of points asked: nothing of it has to outlive a restart.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hpc_hpo.model import Point
+from hpc_hpo.optimizers.base import BaseOptimizer, Option
+from hpc_hpo.optimizers.extras import fill_absent, require
+from hpc_hpo.optimizers.sobol import SobolSequence
+from hpc_hpo.space import Space
+from hpc_hpo.space.domains import Choice
+
+#: Optuna's own default of points before its model.
+_DEFAULT_INITIAL = 10
+#: Losses needed before a model is worth more than the initial design.
+_MIN_TOLD = 3
+#: Draws of a sampler until one is new.
+_TRIES = 20
+#: Number of the trial that stands for the point being drawn; it is in no storage.
+_PROBE = -1
+_PURPOSE = 6
+
+
+class OptunaSearch(BaseOptimizer):
+    """Needs the extra `optuna`; its GP needs the extra `torch` besides.
+
+    Args:
+        sampler: TPE (multivariate, with a constant liar) or GP.
+        n_initial: points of the initial Sobol design. Default: 10, and at most a third of the
+            budget.
+
+    Raises:
+        InputError: a package is missing.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "sampler": Option(choices=("TPE", "GP")),
+        "n_initial": Option(low=1),
+    }
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int,
+        budget: int | None = None,
+        sampler: str = "TPE",
+        n_initial: int | None = None,
+    ) -> None:
+        super().__init__(space, seed=seed, budget=budget)
+        self._optuna = require("optuna", "optuna")
+        if sampler == "GP":
+            require("torch", "torch")
+        self.sampler = sampler
+        limit = math.inf if budget is None else max(2, budget // 3)
+        self.n_initial = n_initial or int(min(_DEFAULT_INITIAL, limit))
+        self._design = SobolSequence(space, seed)
+        self._names: list[str] = []
+        self._distributions: dict[str, Any] = {}
+        for name in space.names:
+            self._add_axes(name)
+        self._numbers: dict[int, int] = {}
+        self._study = self._new_study()
+        self._worst = 0.0
+
+    def _add_axes(self, name: str) -> None:
+        distributions = self._optuna.distributions
+        domain = self.space.domain(name)
+        for i in range(domain.dims):
+            axis = f"{name}[{i}]"
+            self._names.append(axis)
+            if isinstance(domain, Choice):
+                choices = tuple(range(len(domain.values)))
+                self._distributions[axis] = distributions.CategoricalDistribution(choices)
+            else:
+                self._distributions[axis] = distributions.FloatDistribution(0.0, 1.0)
+
+    def _new_study(self) -> Any:
+        class Storage(self._optuna.storages.InMemoryStorage):  # type: ignore[misc, name-defined]
+            """Takes what a sampler notes of the probe, and forgets it."""
+
+            def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+                if trial_id != _PROBE:
+                    super().set_trial_system_attr(trial_id, key, value)
+
+        optuna = self._optuna
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(storage=Storage(), study_name="hpc_hpo")
+        optuna.logging.set_verbosity(before)
+        return study
+
+    # ---------------------------------------------------------------- coordinates
+
+    def _params(self, trial: int, point: Point) -> dict[str, Any]:
+        units = fill_absent(self.space.to_unit(point, absent=np.nan), self.seed, trial)
+        params: dict[str, Any] = {}
+        for axis, u in zip(self._names, units.tolist(), strict=True):
+            choices = getattr(self._distributions[axis], "choices", None)
+            params[axis] = u if choices is None else min(int(u * len(choices)), len(choices) - 1)
+        return params
+
+    def _point(self, params: Mapping[str, Any]) -> Point:
+        units = []
+        for axis in self._names:
+            choices = getattr(self._distributions[axis], "choices", None)
+            value = params[axis]
+            units.append(value if choices is None else (value + 0.5) / len(choices))
+        return self.space.from_unit(np.array(units))
+
+    # ---------------------------------------------------------------- the protocol
+
+    def adopt(self, id: int, point: Point) -> None:
+        super().adopt(id, point)
+        trial = self._optuna.trial
+        self._numbers[id] = len(self._numbers)
+        self._study.add_trial(
+            trial.create_trial(
+                state=trial.TrialState.RUNNING,
+                params=self._params(id, point),
+                distributions=self._distributions,
+            )
+        )
+
+    def tell(self, id: int, loss: float | None) -> None:
+        super().tell(id, loss)
+        known = self.losses[id]
+        number = self._numbers[id]
+        if known is not None:
+            self._worst = max(self._worst, known) if len(self.losses) > 1 else known
+            self._study.tell(number, known)
+        elif self.sampler == "TPE":
+            # Optuna leaves failed trials out; pruned ones without a value count as the worst.
+            self._study.tell(number, state=self._optuna.trial.TrialState.PRUNED)
+        else:
+            self._study.tell(number, self._worst)
+
+    def ask(self, ids: Sequence[int]) -> list[Point]:
+        # One by one: each point is a running trial before the next one is drawn.
+        points: list[Point] = []
+        for id in ids:
+            new = super().ask([id])
+            if not new:
+                break
+            points += new
+        return points
+
+    def _propose(self, count: int) -> list[Point]:
+        number, taken = len(self.points), self._keys
+        if number >= self.n_initial and len(self.losses) >= _MIN_TOLD and self.space.dims > 0:
+            point = self._sample(number, taken)
+        else:
+            point = self._design.next(number, taken)
+        point = point or self._draw(number, taken)
+        return [] if point is None else [point]
+
+    def _sample(self, number: int, taken: Collection[str]) -> Point | None:
+        """A new point by the sampler; None when it comes up with none."""
+        optuna = self._optuna
+        probe = optuna.trial.FrozenTrial(
+            number=_PROBE, trial_id=_PROBE, state=optuna.trial.TrialState.RUNNING, value=None,
+            datetime_start=None, datetime_complete=None, params={}, distributions={},
+            user_attrs={}, system_attrs={}, intermediate_values={},
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # multivariate and the constant liar: experimental
+            sampler = self._sampler(int(self._rng(number, _PURPOSE).integers(2**31)))
+            for _ in range(_TRIES):
+                params = sampler.sample_relative(
+                    self._study, probe, dict(self._distributions)
+                )
+                if not params:
+                    return None
+                point = self._point(params)
+                if self.space.allows(point) and self.space.key(point) not in taken:
+                    return point
+        return None
+
+    def _sampler(self, seed: int) -> Any:
+        samplers = self._optuna.samplers
+        if self.sampler == "GP":
+            return samplers.GPSampler(seed=seed, n_startup_trials=0)
+        return samplers.TPESampler(
+            seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True
+        )
