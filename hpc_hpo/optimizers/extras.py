@@ -33,5 +33,3 @@ def fill_absent(units: np.ndarray, seed: int, trial: int) -> np.ndarray:
     drawn = np.random.default_rng([seed, trial, 5]).random(units.shape)
     filled: np.ndarray = np.where(np.isnan(units), drawn, units)
     return filled
-
-

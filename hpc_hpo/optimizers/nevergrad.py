@@ -7,7 +7,6 @@ worst, so that they move on.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from collections.abc import Collection, Mapping
@@ -22,8 +21,12 @@ from hpc_hpo.optimizers.extras import fill_absent, require
 from hpc_hpo.space import Space
 from hpc_hpo.space.domains import Choice
 
-#: Those that take points in any order and in any number at once.
-ALGORITHMS = ("NGOpt", "TwoPointsDE", "DE", "PSO", "OnePlusOne", "DiscreteOnePlusOne", "CMA")
+#: Those that take points in any order and in any number at once. NGOpt is not among them: some
+#: of what it chooses wait for each loss, and its metamodel fails with numpy >= 2.4.
+#: PSO learns from no points but its own.
+ALGORITHMS = ("TwoPointsDE", "DE", "OnePlusOne", "DiscreteOnePlusOne", "CMA")
+#: Told to the algorithms, which choose the size of their populations by it.
+_WORKERS = 16
 #: Draws until one is new.
 _TRIES = 20
 #: Told in place of a failure's loss; some of them compute with what they are told.
@@ -35,7 +38,7 @@ class NevergradSearch(BaseOptimizer):
     """Needs the extra `nevergrad`.
 
     Args:
-        algorithm: one of ALGORITHMS. Default: NGOpt, which chooses one itself.
+        algorithm: one of ALGORITHMS. Default: TwoPointsDE, a differential evolution.
 
     Raises:
         InputError: the package is missing.
@@ -49,12 +52,10 @@ class NevergradSearch(BaseOptimizer):
         *,
         seed: int,
         budget: int | None = None,
-        algorithm: str = "NGOpt",
+        algorithm: str = "TwoPointsDE",
     ) -> None:
         super().__init__(space, seed=seed, budget=budget)
         self._ng = require("nevergrad", "nevergrad")
-        #: raised by algorithms that do not learn from others' points
-        self._refuses = self._ng.errors.TellNotAskedNotSupportedError
         self._axes = [
             (name, i, len(domain.values) if isinstance(domain, Choice) else 0)
             for name in space.names
@@ -74,9 +75,7 @@ class NevergradSearch(BaseOptimizer):
             for name, i, size in self._axes
         }
         space = p.Dict(**entries)
-        space.random_state = np.random.RandomState(
-            int(self._rng(0, _PURPOSE).integers(2**31))
-        )
+        space.random_state = np.random.RandomState(int(self._rng(0, _PURPOSE).integers(2**31)))
         try:
             cls = self._ng.optimizers.registry[algorithm]
         except KeyError as error:
@@ -85,7 +84,7 @@ class NevergradSearch(BaseOptimizer):
             ) from error
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return cls(parametrization=space, budget=self.budget, num_workers=1)
+            return cls(parametrization=space, budget=self.budget, num_workers=_WORKERS)
 
     # ---------------------------------------------------------------- coordinates
 
@@ -96,13 +95,13 @@ class NevergradSearch(BaseOptimizer):
             units.append((value + 0.5) / size if size else float(value))
         return self.space.from_unit(np.array(units))
 
-    def _foreign(self, id: int) -> Any:
+    def _foreign(self, engine: Any, id: int) -> Any:
         """A candidate for a point that the algorithm did not propose."""
         units = fill_absent(self.space.to_unit(self.points[id], absent=np.nan), self.seed, id)
         value = {}
         for (name, i, size), u in zip(self._axes, units.tolist(), strict=True):
             value[f"{name}[{i}]"] = min(int(u * size), size - 1) if size else u
-        return self._engine.parametrization.spawn_child(new_value=value)
+        return engine.parametrization.spawn_child(new_value=value)
 
     # ---------------------------------------------------------------- the protocol
 
@@ -148,6 +147,8 @@ class NevergradSearch(BaseOptimizer):
             return
         # Squeezed into what the algorithms can compute with; the order stays.
         value = _FAR if known is None else math.asinh(known)
-        with warnings.catch_warnings(), contextlib.suppress(self._refuses):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._engine.tell(self._foreign(id) if candidate is None else candidate, value)
+            self._engine.tell(
+                self._foreign(self._engine, id) if candidate is None else candidate, value
+            )

@@ -8,9 +8,10 @@ with a seed from the number of points asked: nothing of it has to outlive a rest
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,8 +27,8 @@ from hpc_hpo.space.domains import Choice
 _DEFAULT_INITIAL = 10
 #: Losses needed before a model is worth more than the initial design.
 _MIN_TOLD = 3
-#: Draws of a sampler until one is new.
-_TRIES = 20
+#: Draws of a sampler until one is new; GP fits again for each, to come to the same place.
+_TRIES = {"TPE": 20, "GP": 2}
 #: Number of the trial that stands for the point being drawn; it is in no storage.
 _PROBE = -1
 _PURPOSE = 6
@@ -174,13 +175,11 @@ class OptunaSearch(BaseOptimizer):
             datetime_start=None, datetime_complete=None, params={}, distributions={},
             user_attrs={}, system_attrs={}, intermediate_values={},
         )  # fmt: skip
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._one_thread():
             warnings.simplefilter("ignore")  # multivariate and the constant liar: experimental
             sampler = self._sampler(int(self._rng(number, _PURPOSE).integers(2**31)))
-            for _ in range(_TRIES):
-                params = sampler.sample_relative(
-                    self._study, probe, dict(self._distributions)
-                )
+            for _ in range(_TRIES[self.sampler]):
+                params = sampler.sample_relative(self._study, probe, dict(self._distributions))
                 if not params:
                     return None
                 point = self._point(params)
@@ -195,3 +194,18 @@ class OptunaSearch(BaseOptimizer):
         return samplers.TPESampler(
             seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True
         )
+
+    @contextlib.contextmanager
+    def _one_thread(self) -> Iterator[None]:
+        """Its matrices are small: threads cost more than they bring, on a node that is shared."""
+        if self.sampler != "GP":
+            yield
+            return
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -1,8 +1,10 @@
 """What every optimiser must do, over every family and every kind of space."""
 
 import functools
+import importlib.util
 import json
 import math
+import os
 
 import pytest
 
@@ -17,7 +19,24 @@ FAMILIES = {
     "gp": {"name": "skopt", "surrogate": "GP", "n_initial": 4},
     "et": {"name": "skopt", "surrogate": "ET", "n_initial": 4},
     "rf": {"name": "skopt", "surrogate": "RF", "n_initial": 4, "acq": "LCB"},
+    "evolution": {"name": "evolution", "population": 4},
+    "optuna": {"name": "optuna", "n_initial": 4},
+    "optuna_gp": {"name": "optuna", "sampler": "GP", "n_initial": 4},
+    "cmaes": {"name": "cmaes", "population": 4},
+    "nevergrad": "nevergrad",
+    "nevergrad_cma": {"name": "nevergrad", "algorithm": "CMA"},
 }
+#: Packages that a family needs and that are not installed with this one.
+NEEDS = {
+    "optuna": "optuna",
+    "optuna_gp": "torch",
+    "cmaes": "cmaes",
+    "nevergrad": "nevergrad",
+    "nevergrad_cma": "nevergrad",
+}
+#: Families that pay no heed to losses.
+BLIND = {"random", "grid", "sobol"}
+SLOW = {"optuna_gp"}
 
 
 def unified(method, **dimension):
@@ -61,8 +80,30 @@ SPACES = {
 }
 
 
-@pytest.fixture(params=FAMILIES, name="family")
+def need(name):
+    """Skip the test, or fail it where the package must be there."""
+    package = NEEDS.get(name)
+    if package is None or importlib.util.find_spec(package) is not None:
+        return
+    if os.environ.get(f"HPC_HPO_NEEDS_{package.upper()}"):
+        pytest.fail(f"{package} is not installed")
+    pytest.skip(f"{package} is not installed")
+
+
+def _marked(families):
+    """Those that take seconds for a point are left to the slow tests."""
+    return [pytest.param(f, marks=pytest.mark.slow) if f in SLOW else f for f in families]
+
+
+@pytest.fixture(params=_marked(FAMILIES), name="family")
 def _family(request):
+    need(request.param)
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(params=_marked(f for f in FAMILIES if f not in BLIND), name="learning")
+def _learning(request):
+    need(request.param)
     return FAMILIES[request.param]
 
 
@@ -225,3 +266,44 @@ def test_that_bookkeeping_mistakes_are_refused(family):
     optimizer.tell(5, 1.0)
     with pytest.raises(ValueError, match="trial 5 has been told"):
         optimizer.tell(5, 1.0)
+
+
+def test_that_ids_come_in_any_order_and_so_do_their_losses(family):
+    space = SPACES["conditional"]
+    original, resumed = make(family, space), make(family, space)
+    points = dict(zip([9, 2, 30, 4, 11], original.ask([9, 2, 30, 4, 11]), strict=True))
+    for trial, point in points.items():
+        resumed.adopt(trial, json.loads(json.dumps(point)))
+    for trial in (30, 9, 11, 2):
+        original.tell(trial, loss_of(points[trial]))
+        resumed.tell(trial, loss_of(points[trial]))
+    assert original.ask([5, 40, 3]) == resumed.ask([5, 40, 3])
+
+
+def test_that_many_points_in_flight_differ_whether_asked_in_batches_or_singly(family):
+    space = SPACES["methods"]
+    optimizer = make(family, space)
+    points = []
+    for first, size in [(0, 8), (8, 1), (9, 1), (10, 6), (16, 1), (17, 7)]:
+        points += optimizer.ask(range(first, first + size))
+        if first == 10:
+            for trial in range(6):
+                optimizer.tell(trial, loss_of(points[trial]))
+    assert len(points) == 24 or family == "grid"
+    assert len({space.key(p) for p in points}) == len(points)
+
+
+def test_that_lower_losses_draw_the_search_so_that_a_sign_maximises(learning):
+    space = Space.parse({"x": {"float": [0, 1]}, "y": {"float": [0, 1]}})
+    means = {}
+    for sign in (1, -1):
+        optimizer = create(learning, space, 1, budget=120)
+        points = []
+        for start in range(0, 120, 10):
+            new = optimizer.ask(range(start, start + 10))
+            for trial, point in enumerate(new, start=start):
+                optimizer.tell(trial, sign * (point["x"] + point["y"]))
+            points += new
+        means[sign] = sum(p["x"] + p["y"] for p in points[-40:]) / 40
+    assert means[1] < 1 < means[-1]
+    assert means[-1] - means[1] > 0.3

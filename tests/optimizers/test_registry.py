@@ -1,6 +1,7 @@
 """Optimisers by name, with options checked where they stand."""
 
 import math
+import sys
 
 import pytest
 
@@ -18,8 +19,8 @@ LINE = Space.parse({"x": {"float": [0, 1]}})
     [
         ("sobl", "s.yaml:9: optimizer: unknown optimizer; did you mean 'sobol'?; found 'sobl'"),
         (
-            {"name": "cmaes"},
-            "optimizer.name: unknown optimizer; found 'cmaes'; valid: auto, random",
+            {"name": "zzz"},
+            "optimizer.name: unknown optimizer; found 'zzz'; valid: auto, random",
         ),
         ({"surrogate": "GP"}, "optimizer.name: unknown optimizer"),
         (3, "optimizer: unknown optimizer; found 3"),
@@ -74,16 +75,7 @@ def test_that_another_package_can_add_an_optimizer(monkeypatch):
             return RandomSearch
 
     monkeypatch.setattr(registry, "entry_points", lambda group: [Declared()])
-    assert registry.names() == [
-        "auto",
-        "random",
-        "grid",
-        "sobol",
-        "skopt",
-        "points",
-        "tpe",
-        "corner",
-    ]
+    assert registry.names() == ["auto", *registry.BUILT_IN, "corner"]
     assert isinstance(registry.create("corner", LINE, 0), RandomSearch)
 
 
@@ -148,3 +140,10 @@ def test_that_a_point_that_does_not_belong_is_named(points, expected):
     with pytest.raises(InputError) as caught:
         registry.create({"name": "points", "points": points}, LINE, 0, file="s.yaml")
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("optuna", "optuna"), ("nevergrad", "nevergrad")])
+def test_that_an_optimizer_whose_package_is_absent_says_what_to_install(monkeypatch, name, extra):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=rf"optimizer: it needs the package {name}.*\[{extra}\]"):
+        registry.create(name, LINE, 0)
