@@ -35,6 +35,8 @@ COMMANDS = {
     "export": ("hpc_hpo.cli.export:export", "Write the results as CSV, JSON or HDF5."),
     "script": ("hpc_hpo.cli.script:script", "Print a batch script to edit and submit by hand."),
     "convert": ("hpc_hpo.cli.convert:convert", "Turn a submission of phpo into a study."),
+    "evaluate": ("hpc_hpo.cli.evaluate:evaluate", "Evaluate one point of a payload of the grid."),
+    "events": ("hpc_hpo.cli.events:events", "Evaluate points that Harvester has handed over."),
     "steer": ("hpc_hpo.cli.steer:steer", "New points for iDDS, over files."),
     "job": ("hpc_hpo.cli.job:job", "Run a study inside this batch job (for scripts)."),
 }

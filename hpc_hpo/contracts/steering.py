@@ -108,7 +108,8 @@ def parse_json(text: str | bytes, file: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        half = " (half written?)" if error.pos >= len(error.doc.rstrip()) - 1 else ""
+        at_end = error.pos >= len(error.doc.rstrip()) - 1
+        half = " (half written?)" if at_end or "Unterminated" in error.msg else ""
         raise InputError(
             f"not valid JSON{half}: {error.msg}", file=file, line=error.lineno
         ) from None
