@@ -43,8 +43,8 @@ def _image(image: str, inputs: Mapping[str, str], folders: Iterable[str]) -> str
     """The path of an image that is an input or lies beside the study; others as they are."""
     if image.startswith("{inputs.") and image.endswith("}"):
         path = Path(inputs[image[len("{inputs.") : -1]])
-        files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else []
-        return str(files[0] if len(files) == 1 else path)
+        found = list(path.glob("*.sif")) if path.is_dir() else []
+        return str(found[0] if len(found) == 1 else path)
     return next((str(Path(f, image)) for f in folders if Path(f, image).exists()), image)
 
 
