@@ -145,6 +145,7 @@ class SegmentInfo(TypedDict, total=False):
     name: str
     values: dict[str, Any]  #: numbers, texts, booleans
     inputs: dict[str, str]  #: those that the segment alone has: name -> absolute path
+    number: int  #: by which evaluation payloads know it: its value model_id, or its place
 
 
 class SliceRequest(TypedDict, total=False):

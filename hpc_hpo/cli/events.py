@@ -29,13 +29,14 @@ from hpc_hpo.errors import ExitCode, InputError
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.fsio import write_atomic
 from hpc_hpo.journal import StudyState
-from hpc_hpo.launch import Outcome, SteeringRun, open_study, site_of
+from hpc_hpo.launch import SteeringRun, open_study, site_of
 from hpc_hpo.model import Point, Trial
 from hpc_hpo.pilot.allocation import allocation_blocks
 from hpc_hpo.pilot.parsl_pilot import ParslPilot
 from hpc_hpo.site import Site
 from hpc_hpo.space import canonical
 from hpc_hpo.steerer.batch import block_times, job_id, submitter
+from hpc_hpo.steering.outcome import Outcome
 from hpc_hpo.study import Study
 from hpc_hpo.worker.checkpoint import FILES
 from hpc_hpo.worker.payload_evaluation import given_checkpoint, pack
@@ -143,7 +144,7 @@ def _evaluate(
     number = job_id(site) if inside else None
     run.open()
     try:
-        view = PlainLog(Tally(run.planned.segments.total_trials, study.direction_sign))
+        view = PlainLog(Tally(run.total_trials, study.direction_sign))
         for note in run.notes:
             view.say(f"note: {note}")
         interrupts = Interrupts(view.say)

@@ -141,11 +141,9 @@ def segment_of(study: Study, point: Any) -> tuple[str | None, Point]:
     if not isinstance(point, list) or len(point) != 2:
         raise InputError("a point without its segment", found=point, valid="[model_id, {...}]")
     number = point[0]
-    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(names):
-        name = names[number]
-    elif number in study.segments:
-        name = number
-    else:
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    name = study.segments.by_number(number) if whole else number
+    if not isinstance(name, str) or name not in study.segments:
         raise InputError(
             "there is no such segment", found=number,
             valid=f"0 to {len(names) - 1}, or a name such as {names[0]}",

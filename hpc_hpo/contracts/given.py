@@ -61,7 +61,8 @@ def _entry(study: Study, segment: Segment, points: Sequence[Point]) -> dict[str,
     """A segment as an entry of ``segments.list``."""
     return {
         "name": segment.name,
-        "values": dict(segment.values),
+        # Its number among all segments stays what it was.
+        "values": {**segment.values, "model_id": study.segments.number(segment.name or "")},
         # A parameter that the study has and the segment has not is taken out by null.
         "space": {**dict.fromkeys(study.space.names), **segment.space.describe()},
         "constraint": list(segment.space.constraints),

@@ -125,4 +125,5 @@ class Opening:
             name=name,
             values=dict(self.study.segments[name].values),
             inputs={input_: str(self._folder.path / path) for input_, path in paths.items()},
+            number=self.study.segments.number(name),
         )

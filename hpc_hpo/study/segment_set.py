@@ -98,6 +98,8 @@ class Segments:
         self._entries = {entry.name: entry for entry in entries}
         self._made: dict[str | None, Segment] = {}
         self._spaces: dict[str, Space] = {}
+        self._numbers: dict[str, int] = {}
+        self._by_number: dict[int, str] = {}
 
     @property
     def named(self) -> bool:
@@ -142,6 +144,24 @@ class Segments:
     def values(self) -> Iterator[Segment]:
         """The segments, in order."""
         return (self[name] for name in self._entries)
+
+    def number(self, name: str) -> int:
+        """The model's id of a segment for evaluation payloads and services: its value
+        ``model_id``, or its place, counted from 0."""
+        return self._all_numbers()[name]
+
+    def by_number(self, number: int) -> str | None:
+        """The segment with this model's id."""
+        self._all_numbers()
+        return self._by_number.get(number)
+
+    def _all_numbers(self) -> Mapping[str, int]:
+        if len(self._numbers) != len(self._entries):
+            for place, (name, entry) in enumerate(self._entries.items()):
+                given = entry.values.get("model_id")
+                self._numbers[name or ""] = given if isinstance(given, int) else place
+            self._by_number = {number: name for name, number in self._numbers.items()}
+        return self._numbers
 
     def trials(self, name: str | None) -> int:
         """The budget of one segment."""

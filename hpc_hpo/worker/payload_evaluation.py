@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,26 @@ def prepare(job: SliceJob, workdir: Path) -> None:
         shutil.copy2(source, target)
     _bring_back(job, workdir, names.get("load"))
     _write(workdir / names["input"], _point_of(job))
-    _write(workdir / names["data"], list(job.task.get("inputs", {}).values()))
+    _write(workdir / names["data"], _data_files(job.task.get("inputs", {}).values()))
 
 
 def _point_of(job: SliceJob) -> Any:
-    return job.request["point"]
+    """The point; of a segment, with the model's id before it."""
+    segment = job.request.get("segment")
+    point = job.request["point"]
+    return point if segment is None else [segment.get("number", segment["name"]), point]
+
+
+def _data_files(inputs: Iterable[str]) -> list[str]:
+    """The paths of all files of the inputs: of a folder, those in it."""
+    found: list[str] = []
+    for path in inputs:
+        if os.path.isdir(path):
+            files = (os.path.join(p, n) for p, _, names in os.walk(path) for n in names)
+            found += sorted(files)
+        else:
+            found.append(path)
+    return found
 
 
 def _write(path: Path, content: Any) -> None:
@@ -85,7 +101,9 @@ def _bring_back(job: SliceJob, workdir: Path, load: str | None) -> None:
         else:
             pack(job.restored.folder / FILES, workdir / load)
         return
-    given = given_checkpoint(job.study, job.request["point"], None)
+    segment = job.request.get("segment")
+    name = None if segment is None else segment["name"]
+    given = given_checkpoint(job.study, job.request["point"], name)
     if not given.exists():
         return
     if load is not None:

@@ -53,7 +53,7 @@ def test_that_segments_without_points_are_left_out(tmp_path: Path) -> None:
     assert list(given.segments) == ["pid2", "pid3"]
     assert [given.segments.trials(name) for name in given.segments] == [1, 2]
     assert given.segments["pid2"].space.names == ["lr"]
-    assert given.segments["pid2"].values == {"pid": 2}
+    assert given.segments["pid2"].values == {"pid": 2, "model_id": 1}
     sources = {(i.name, i.segment): i.source for i in given.all_inputs()}
     assert sources == {("b", None): "b", ("d", "pid2"): "d2", ("d", "pid3"): "d3"}
 
@@ -62,3 +62,13 @@ def test_that_a_point_outside_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(PLAIN)
     with pytest.raises(InputError, match="lr: not a valid value"):
         with_points(load_study(tmp_path / "s.yaml"), {None: [{"lr": 2, "n": 1}]})
+
+
+def test_that_a_segment_keeps_its_number(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SEGMENTED)
+    study = load_study(tmp_path / "s.yaml")
+    assert study.segments.by_number(2) == "pid3"
+    given = with_points(study, {"pid3": [P]})
+    assert given.segments.number("pid3") == 2
+    assert given.segments.by_number(2) == "pid3"
+    assert given.segments.by_number(0) is None

@@ -177,6 +177,30 @@ def test_that_other_names_are_used(bench: Bench) -> None:
     assert bench.run()["loss"] == 2.0
 
 
+def test_that_a_segment_s_point_begins_with_its_number(bench: Bench) -> None:
+    archive(given_checkpoint(bench.dir, {"x": 2.0}, "pid22"), "state/count", b"8\n")
+    payload(bench, "cat input.json; " + COUNTER % ":" + "echo %SEGMENT_NAME")
+    outcome = bench.run(segment={"name": "pid22", "number": 4, "values": {"pid": 22}})
+    said = printed(bench, outcome)
+    assert '[4, {"x": 2.0}]' in said
+    assert "begins at 8" in said
+    assert "pid22" in said
+    # The checkpoint is another segment's.
+    assert "begins at 0" in printed(bench, bench.run(trial=8, segment={"name": "b", "number": 5}))
+
+
+def test_that_data_is_listed_file_by_file(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("b.csv", "a.csv", "deep/c.csv"):
+        (folder / name).touch()
+    bench.task["inputs"] = {"many": str(folder), "one": str(folder / "b.csv")}
+    payload(bench, "cat input_ds.json; echo '{\"loss\": 1}' > output.json")
+    said = printed(bench, bench.run())
+    names = ["a.csv", "b.csv", "deep/c.csv", "b.csv"]
+    assert json.dumps([f"{folder}/{name}" for name in names]) in said
+
+
 def archive(path: Path, name: str, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz") as tar:
