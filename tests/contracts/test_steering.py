@@ -16,7 +16,7 @@ from hpc_hpo.contracts.steering import DEFAULT_OPTIMIZER, new_points, read_input
 from hpc_hpo.errors import InputError
 from hpc_hpo.optimizers.registry import BUILT_IN
 from hpc_hpo.space import Space
-from tests.conformance.test_optimizers import METHODS
+from tests.conformance.test_optimizers import METHODS, need
 
 GOLDEN = Path(__file__).parent / "golden"
 SPACE = {
@@ -157,11 +157,14 @@ def test_that_points_beyond_their_space_still_teach_and_are_never_given() -> Non
     assert all(type(p["n"]) is int for p in found)
 
 
-@pytest.mark.parametrize("optimizer", [*BUILT_IN, '{"surrogate": "GP"}', '{"surrogate": "RF"}'])
+#: All that chooses points itself.
+CHOOSING = [name for name in BUILT_IN if name != "points"]
+
+
+@pytest.mark.parametrize("optimizer", [*CHOOSING, '{"surrogate": "GP"}', '{"surrogate": "RF"}'])
 @pytest.mark.parametrize("space", [METHODS, DIALECT], ids=["methods", "dialect"])
 def test_that_every_optimizer_takes_every_method(optimizer: str, space: dict[str, Any]) -> None:
-    if optimizer == "points":
-        pytest.skip("it is given its points")
+    need(optimizer)
     spec = {"name": "skopt", **json.loads(optimizer)} if "{" in optimizer else optimizer
     points: list[list[Any]] = []
     for _ in range(6):
