@@ -1,4 +1,5 @@
 # make demo    a real study from end to end, through blocks that die at their walltime
+# make demo-atlas  fifteen GANs on calorimeter showers in one study; installs PyTorch
 # make test    the tests (make test-slow: the long ones; make test-batch: on batch systems;
 #              make test-ppc64le: with workers on an emulated ppc64le)
 # make lint    ruff and mypy
@@ -11,13 +12,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= build/demo
+DEMO_ATLAS ?= build/demo-atlas
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 JOB := jobs/digits
+ATLAS := jobs/fastcalogan
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow test-batch test-ppc64le lint torch clean
+.PHONY: demo demo-atlas test test-slow test-batch test-ppc64le lint torch clean
 .DELETE_ON_ERROR:
 
 # A fresh study folder each time: an old one would only be found finished.
@@ -29,6 +32,16 @@ demo: $(VENV)/.installed
 	$(BIN)/hpc-hpo run $(JOB)/study.yaml --dir "$(DEMO)"
 	@echo
 	@$(BIN)/python $(JOB)/final_test.py "$(DEMO)"
+
+# Its showers have a folder of their own: the real files may lie in data/.
+demo-atlas: $(VENV)/.installed-torch
+	rm -rf "$(DEMO_ATLAS)"
+	mkdir -p "$(dir $(DEMO_ATLAS))"
+	$(BIN)/python $(ATLAS)/make_data.py --folder $(ATLAS)/data/demo --events 1000 --momenta 8192 32768 131072
+	$(BIN)/hpc-hpo prestage $(ATLAS)/demo.yaml --dir "$(DEMO_ATLAS)"
+	$(BIN)/hpc-hpo run $(ATLAS)/demo.yaml --dir "$(DEMO_ATLAS)"
+	@echo
+	@$(BIN)/python $(ATLAS)/best_points.py "$(DEMO_ATLAS)" $(ATLAS)/study.yaml
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
@@ -50,7 +63,7 @@ lint: $(VENV)/.installed-dev
 torch: $(VENV)/.installed-torch
 
 clean:
-	rm -rf "$(VENV)" build dist hpc_hpo.egg-info $(JOB)/data
+	rm -rf "$(VENV)" build dist hpc_hpo.egg-info $(JOB)/data $(ATLAS)/data/demo
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
