@@ -250,6 +250,8 @@ def test_that_a_paused_trial_ends_with_the_same_loss_and_reports(job, tar, stops
     assert len(results) == 1 + len(stops)
     assert results[-1] == undisturbed
     assert parts.reports == whole.reports
+    # It looks every five epochs, and saved at the last of the looks at which it was stopped.
+    assert parts.saved["epoch"] == 5 * stops[-1]
     assert max(whole.reports) == POINT["epochs"]
 
 

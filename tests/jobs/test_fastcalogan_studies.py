@@ -109,7 +109,7 @@ def test_that_the_cost_counts_slices_that_went_on(best_points: ModuleType) -> No
 def test_that_what_the_demonstration_cuts_is_named(best_points: ModuleType) -> None:
     demo, whole = (yaml.safe_load((JOB / name).read_text()) for name in ("demo.yaml", "study.yaml"))
     found = best_points.cuts(demo, whole)
-    assert "budget.trials: 4, not 20" in found
+    assert "budget.trials: 3, not 20" in found
     assert "space.epochs.dimension.value: 300, not 10000" in found
     assert not any(text.startswith("segments") for text in found), "all fifteen are there"
     assert best_points.cuts(whole, whole) == []
