@@ -24,6 +24,7 @@ COMMANDS = {
     "check": ("hpc_hpo.cli.check:check", "Validate a study before anything runs."),
     "plan": ("hpc_hpo.cli.plan:plan", "Compare sizes of batch jobs, and recommend one."),
     "sites": ("hpc_hpo.cli.sites:sites", "List the sites that have names, or show one."),
+    "doctor": ("hpc_hpo.cli.doctor:doctor", "Look at a site as a first study will meet it."),
     "prestage": ("hpc_hpo.cli.prestage:prestage", "Bring the inputs into the study folder."),
     "run": ("hpc_hpo.cli.run:run", "Run a study, or go on with it."),
     "submit": ("hpc_hpo.cli.submit:submit", "Run a study after this session has ended."),

@@ -12,6 +12,7 @@ changed, and why:
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -30,6 +31,19 @@ from hpc_hpo.pilot.names import LEAD
 
 #: What a worker calls for each slice: bytes of a JSON request in, bytes of a JSON outcome out.
 ENTRY = "hpc_hpo.worker.entry.run_request"
+
+
+def port_ranges() -> dict[str, tuple[int, int]]:
+    """The ports that Parsl takes one of, as (first, one past the last).
+
+    Those of "workers" are on the address that workers are told; those of "steering" on this
+    machine's loopback.
+    """
+    defaults = inspect.signature(HighThroughputExecutor.__init__).parameters
+    return {
+        "workers": defaults["worker_port_range"].default,
+        "steering": defaults["interchange_port_range"].default,
+    }
 
 
 class BlockExecutor(HighThroughputExecutor):

@@ -108,7 +108,6 @@ def batch_blocks(study: Study, site: Site, caller: Caller = call) -> BatchBlocks
     blocks, shapes = study.blocks, Shapes(study, site)
     queue = queue_of(site, study.queue)
     python = site.python or sys.executable
-    modules = [f"module load {shlex.quote(name)}" for name in site.modules]
     return BatchBlocks(
         jobs=lambda: batch_jobs(study, site),
         nodes=blocks.nodes,
@@ -122,7 +121,7 @@ def batch_blocks(study: Study, site: Site, caller: Caller = call) -> BatchBlocks
         launcher=site.launcher,
         cores=site.node.cores,
         gpus=site.node.gpus,
-        prepare=[*modules, *site.worker_init.splitlines()],
+        prepare=prepare_lines(site),
         queue=queue,
         ahead_s=site.warning.ahead if site.warning else 0.0,
         kill_grace_s=site.kill_grace,
@@ -132,6 +131,12 @@ def batch_blocks(study: Study, site: Site, caller: Caller = call) -> BatchBlocks
         look_s=min(LOOK_S, site.poll),
         caller=caller,
     )
+
+
+def prepare_lines(site: Site) -> list[str]:
+    """Shell lines before workers start: the site's modules, then its worker_init."""
+    modules = [f"module load {shlex.quote(name)}" for name in site.modules]
+    return [*modules, *site.worker_init.splitlines()]
 
 
 def batch_jobs(study: Study, site: Site) -> BatchJobs:
