@@ -194,7 +194,8 @@ def test_that_a_job_through_jsrun_asks_the_node_not_the_batch_host(
     with FakeLsf(tmp_path / "lsf", nodes=1) as lsf:
         real = lsf.folder / "bin/jsrun"
         real.rename(real.with_name("jsrun-itself"))
-        real.write_text(f'#!/bin/sh\necho called "$@" > {tmp_path}/called\nexec {real}-itself "$@"\n')
+        noting = f'echo called "$@" > {tmp_path}/called'
+        real.write_text(f'#!/bin/sh\n{noting}\nexec {real}-itself "$@"\n')
         real.chmod(0o755)
         monkeypatch.setenv("PATH", lsf.env()["PATH"])
         monkeypatch.setenv("FAKE_LSF_DIR", str(lsf.folder))
