@@ -73,8 +73,8 @@ def by_srun(argv: list[str], erf: str) -> list[Started]:
     assert told["--distribution"] == "block" and "--overlap" in told
     # Each of these would have Slurm choose the cores.
     assert told["--cpu-bind"] == "none" and not {"--exact", "--cpus-per-task"} & told.keys()
-    # Slurm sorts the nodes in its own way.
-    names.sort(key=lambda name: int(re.sub(r"\D", "", name)))
+    # Slurm has an order of its own, which is not promised to be that of the line.
+    names.sort()
     return in_blocks(names, per_node, "SLURM_PROCID", "SLURM_LOCALID")
 
 
