@@ -49,6 +49,10 @@ def share_variables(
     if place.get("mask"):
         # A rank without GPUs sees none: it would otherwise take the first one's memory.
         variables[place["mask"]] = ",".join(map(str, gpus))
+        if place["mask"] == "CUDA_VISIBLE_DEVICES":
+            # In nvidia-smi's order, by which a site's node.gpu_domains counts; CUDA's own is
+            # another where GPUs differ.
+            variables["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     return {name: value for name, value in variables.items() if name not in given}
 
 

@@ -77,6 +77,8 @@ def test_that_the_study_s_own_variables_have_the_last_word() -> None:
     assert share_variables(PLACE, [2, 3], SHAPE, {}) == {
         "OMP_NUM_THREADS": "1", "ROCR_VISIBLE_DEVICES": "2,3"
     }  # fmt: skip
+    nvidia = Place(**{**PLACE, "mask": "CUDA_VISIBLE_DEVICES"})
+    assert share_variables(nvidia, [3], SHAPE, {})["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert share_variables(PLACE, [], SHAPE, {"OMP_NUM_THREADS": "8"}) == {
         "ROCR_VISIBLE_DEVICES": ""
     }
