@@ -92,7 +92,7 @@ def check(study: Study, site: Site, *, segments: bool = True) -> list[InputError
     problems = [
         *check_shape(study, site),
         *check_queue(study, site),
-        *check_payload(study),
+        *check_payload(study, site),
         *check_inputs(study, segments=segments),
     ]
     return problems or list(check_optimizers(study))

@@ -15,21 +15,23 @@ from pathlib import Path
 from hpc_hpo.errors import InputError
 from hpc_hpo.model import ContainerSpec, EvaluationFiles, TaskSpec
 from hpc_hpo.schema import one_of
+from hpc_hpo.site import Site
 from hpc_hpo.study.evaluation import check_container, sandbox_files
+from hpc_hpo.study.imports import missing_imports
 from hpc_hpo.study.load import Study
 
 _OWN_SCOPE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def check_payload(study: Study) -> list[InputError]:
+def check_payload(study: Study, site: Site | None = None) -> list[InputError]:
     """What keeps the study's objective or command from being started; empty when nothing does.
 
     A Python objective's file exists, parses, and defines the function such that it can be
-    called with (config) or (config, trial). A command's program is an executable file of the
-    study's folder or a program on PATH.
+    called with (config) or (config, trial); with a site, what it imports is there, too. A
+    command's program is an executable file of the study's folder or a program on PATH.
     """
-    return list(_check_program(study) if study.command else _check_objective(study))
+    return list(_check_program(study) if study.command else _check_objective(study, site))
 
 
 def payload_fields(study: Study, vendor: str) -> TaskSpec:
@@ -93,7 +95,7 @@ def _check_program(study: Study) -> Iterator[InputError]:
         )
 
 
-def _check_objective(study: Study) -> Iterator[InputError]:
+def _check_objective(study: Study, site: Site | None) -> Iterator[InputError]:
     module, _, function = (study.objective or "").partition(":")
     if module.endswith(".py"):
         file: Path | None = study.folder / module
@@ -120,6 +122,8 @@ def _check_objective(study: Study) -> Iterator[InputError]:
         yield InputError(f"cannot be read: {error}", file=str(file))
     else:
         yield from _check_function(study, tree, file, function)
+        if site is not None:
+            yield from missing_imports(study, site, file)
 
 
 def _find_module(module: str, folder: Path) -> tuple[str | None, Path | None]:

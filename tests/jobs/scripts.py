@@ -35,7 +35,7 @@ def scripts(job: str, names: tuple[str, ...]) -> Iterator[dict[str, ModuleType]]
 
 
 def require_torch() -> None:
-    """Skip a module's tests without PyTorch, or fail where it is demanded (by CI)."""
+    """Skip a module's tests, or one, without PyTorch, or fail where it is demanded (by CI)."""
     if importlib.util.find_spec("torch") is None:
         absent = "needs PyTorch: pip install 'hpc_hpo[torch]'"
         if os.environ.get("HPC_HPO_NEEDS_TORCH"):

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from hpc_hpo.cli.main import cli
-from tests.jobs.scripts import JOBS, scripts
+from tests.jobs.scripts import JOBS, require_torch, scripts
 
 JOB = JOBS / "fastcalogan"
 #: Each study with the end of its slices and the folder of its showers.
@@ -39,6 +39,7 @@ def check(path: Path) -> Result:
 def test_that_a_shipped_study_passes_its_check_with_its_data_and_names_what_is_missing(
     name: str, tmp_path: Path
 ) -> None:
+    require_torch()  # check looks for what the objective imports
     job = tmp_path / "job"
     shutil.copytree(JOB, job, ignore=shutil.ignore_patterns("data", "fastcalogan*"))
     end, where = STUDIES[name]
@@ -57,6 +58,7 @@ def test_that_a_shipped_study_passes_its_check_with_its_data_and_names_what_is_m
 
 
 def test_that_the_large_study_fits_summit_too(tmp_path: Path) -> None:
+    require_torch()
     job = tmp_path / "job"
     shutil.copytree(JOB, job, ignore=shutil.ignore_patterns("data", "fastcalogan*"))
     study = yaml.safe_load((job / "study_300.yaml").read_text())
