@@ -26,7 +26,6 @@ from hpc_hpo.pilot.base import Capacity, Pilot
 from hpc_hpo.pilot.free import NotTold, Window, free_windows
 from hpc_hpo.pilot.parsl_pilot import ParslPilot
 from hpc_hpo.pilot.queues import check_queue
-from hpc_hpo.pilot.shapes import Shapes
 from hpc_hpo.pilot.sources import block_source, check_shape
 from hpc_hpo.plan import resolve_blocks
 from hpc_hpo.prestage import running
@@ -35,7 +34,7 @@ from hpc_hpo.prestage.manifest import Manifest, load_manifest
 from hpc_hpo.prestage.verify import broken_segments, verify
 from hpc_hpo.site import Site, load_site
 from hpc_hpo.steering.adopt import Inheritance, newest_checkpoint_in
-from hpc_hpo.steering.loop import Steering
+from hpc_hpo.steering.loop import DONE_REASONS, Steering
 from hpc_hpo.steering.opening import (
     Opening,
     added_specs,
@@ -44,8 +43,9 @@ from hpc_hpo.steering.opening import (
     with_added,
 )
 from hpc_hpo.steering.outcome import Outcome
+from hpc_hpo.steering.reporting import reports_of
 from hpc_hpo.steering.requests import pending
-from hpc_hpo.steering.terms import Terms
+from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.steering.verdict import reached
 from hpc_hpo.study import Change, Study, check_payload, compare, load_study, payload_fields
 from hpc_hpo.version import __version__
@@ -161,26 +161,6 @@ def task_of(study: Study, manifest: Manifest, folder: StudyFolder, vendor: str =
         task["path"] = [str(study.folder)]
         task.update(payload_fields(study, vendor))
     return task
-
-
-def terms_of(study: Study, site: Site) -> Terms:
-    """The study's limits and policies as numbers."""
-    shapes = Shapes(study, site)
-    return Terms(
-        shape_of=shapes.of,
-        width_of=shapes.width,
-        mixed=shapes.mixed,
-        parallel=study.budget.parallel,
-        sign=study.direction_sign,
-        task=TASK_FILE,
-        seed=study.seed,
-        max_attempts=study.trial.max_attempts,
-        max_losses=study.trial.max_losses,
-        wall_time_s=study.budget.wall_time,
-        expected_s=study.trial.expected_time,
-        block_s=study.blocks.walltime,
-        floor_s=site.checkpoint_floor,
-    )
 
 
 def require_inputs(study: Study, folder: StudyFolder) -> Manifest:
@@ -326,7 +306,7 @@ class SteeringRun:
         pilot = pilot or ParslPilot(
             self.folder, block_source(self.planned, self.site), leftovers=leftovers
         )
-        next_sign = 0.0
+        next_sign, reports = 0.0, reports_of(self.planned)
 
         def heed(asked: Callable[[], str] = stop) -> str:
             return asked() or ("drain" if self.folder.stop_request.exists() else "")
@@ -336,14 +316,15 @@ class SteeringRun:
             if clock.now() >= next_sign:
                 next_sign = clock.now() + HOLDER_EVERY_S
                 self._lock.refresh()
+            reports.observe(state)
             observe(state, capacity)
 
         opening = self.opening
         assert opening is not None, "open() was called"
         searches = opening.portfolio()
         steering = Steering(
-            terms_of(self.planned, self.site), str(self.folder.path), self.state, self.journal,
-            searches, pilot, clock, inherited=inherited, stop=heed, observe=watch,
+            terms_of(self.planned, self.site, TASK_FILE), str(self.folder.path), self.state,
+            self.journal, searches, pilot, clock, inherited=inherited, stop=heed, observe=watch,
             newest_checkpoint=newest_checkpoint_in(self.folder), segment=opening.info,
         )  # fmt: skip
         reason = steering.finished()
@@ -352,13 +333,14 @@ class SteeringRun:
             reason = steering.run()
             for late in inheritance.late_outcomes():
                 steering.refuse(late)
+        reports.finish(self.state, done=reason in DONE_REASONS)
         return Outcome(reason, self.state, searches.without_result())
 
     def done(self) -> bool:
         """Whether the journal shows a limit of the study reached, so that nothing would run."""
         if pending(self.folder):
             return False
-        if reached(terms_of(self.planned, self.site), self.state):
+        if reached(terms_of(self.planned, self.site, TASK_FILE), self.state):
             return True
         return self.opening is not None and bool(self.opening.portfolio().finished())
 

@@ -22,6 +22,7 @@ BUILT_IN = {
     "grid": "hpc_hpo.optimizers.grid:GridSearch",
     "sobol": "hpc_hpo.optimizers.sobol:SobolSearch",
     "skopt": "hpc_hpo.optimizers.skopt:SkoptSearch",
+    "idds": "hpc_hpo.optimizers.idds:IddsSearch",
     "points": "hpc_hpo.optimizers.points:PointsSearch",
     "tpe": "hpc_hpo.optimizers.tpe:TpeSearch",
     "evolution": "hpc_hpo.optimizers.evolution:EvolutionSearch",

@@ -16,6 +16,7 @@ from hpc_hpo.prestage.manifest import Manifest
 from hpc_hpo.space.domains import canonical
 from hpc_hpo.steering.gate import ManifestGate
 from hpc_hpo.steering.portfolio import Portfolio
+from hpc_hpo.steering.reporting import with_model
 from hpc_hpo.steering.requests import FolderRequests, pending
 from hpc_hpo.steering.search import Search
 from hpc_hpo.study import Study
@@ -32,7 +33,8 @@ def make_optimizer(study: Study, segment: Segment, begun_again: int = 0) -> Opti
         InputErrors: its name or an option is wrong.
     """
     return create(
-        segment.optimizer, segment.space, (segment.seed + ROUND_SEED * begun_again) & 0x7FFFFFFF,
+        with_model(study, segment), segment.space,
+        (segment.seed + ROUND_SEED * begun_again) & 0x7FFFFFFF,
         budget=segment.trials, file=str(study.path), line_of=study.document.line_of,
     )  # fmt: skip
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpc_hpo.model import Point, Shape
+from hpc_hpo.pilot.shapes import Shapes
+from hpc_hpo.site import Site
+from hpc_hpo.study import Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +40,27 @@ class Terms:
     shape_of: Callable[[Point], Shape] = lambda point: Shape()
     width_of: Callable[[Shape], int] = lambda shape: 1
     mixed: bool = False
+
+
+def terms_of(study: Study, site: Site, task: str) -> Terms:
+    """The study's limits and policies as numbers.
+
+    Args:
+        task: name of the task file.
+    """
+    shapes = Shapes(study, site)
+    return Terms(
+        shape_of=shapes.of,
+        width_of=shapes.width,
+        mixed=shapes.mixed,
+        parallel=study.budget.parallel,
+        sign=study.direction_sign,
+        task=task,
+        seed=study.seed,
+        max_attempts=study.trial.max_attempts,
+        max_losses=study.trial.max_losses,
+        wall_time_s=study.budget.wall_time,
+        expected_s=study.trial.expected_time,
+        block_s=study.blocks.walltime,
+        floor_s=site.checkpoint_floor,
+    )
