@@ -6,6 +6,7 @@ service minimises, as the optimisers here do.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -47,7 +48,9 @@ def address_of(options: Mapping[str, Any]) -> Address:
         )
     if isinstance(workload, bool) or not isinstance(workload, (int, str)) or workload == "":
         raise InputError("no workload", key="workload", found=workload, valid="the task's id")
-    named = {n: options[n] for n in ("token_file", "vo", "proxy", "ca") if options.get(n)}
+    files = ("token_file", "proxy", "ca")
+    named = {name: os.path.expanduser(options[name]) for name in files if options.get(name)}
+    named |= {"vo": options["vo"]} if options.get("vo") else {}
     address = Address(host, str(workload), **named)
     check_files(address)
     return address
