@@ -158,7 +158,7 @@ def test_that_points_beyond_their_space_still_teach_and_are_never_given() -> Non
 
 
 #: All that chooses points itself.
-CHOOSING = [name for name in BUILT_IN if name != "points"]
+CHOOSING = [name for name in BUILT_IN if name not in ("points", "idds")]
 
 
 @pytest.mark.parametrize("optimizer", [*CHOOSING, '{"surrogate": "GP"}', '{"surrogate": "RF"}'])
