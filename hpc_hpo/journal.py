@@ -84,6 +84,7 @@ class StudyState:
     #: of any event, so that no number is used twice after --salvage lost an `asked` record
     highest_trial: int = -1
     runs: int = 0
+    network_refused: int = 0  #: slices that asked for a network which they have not
     busy_s: float = 0.0
     wasted_s: float = 0.0
     steering_cpu_s: float = 0.0
@@ -159,6 +160,8 @@ class StudyState:
         record.host = event.get("host")
         record.reason, record.log = event.get("reason"), event.get("log")
         record.error, record.restored = event.get("error"), event.get("restored")
+        record.network = event.get("network")
+        self.network_refused += bool(record.network)
         record.wasted_s = event.get("wasted_s", 0.0)
         self.slice_ends[end.value] += 1
         if record.started is not None and record.ended is not None:

@@ -21,7 +21,6 @@ from hpc_hpo.errors import InputError, InputErrors, StudyChanged
 from hpc_hpo.folder import StudyFolder, StudyLock, find_folder
 from hpc_hpo.fsio import to_json, write_atomic
 from hpc_hpo.journal import Journal, StudyState
-from hpc_hpo.model import TaskSpec
 from hpc_hpo.pilot.base import Capacity, Pilot
 from hpc_hpo.pilot.free import NotTold, Window, free_windows
 from hpc_hpo.pilot.parsl_pilot import ParslPilot
@@ -45,12 +44,12 @@ from hpc_hpo.steering.opening import (
 from hpc_hpo.steering.outcome import Outcome
 from hpc_hpo.steering.reporting import reports_of
 from hpc_hpo.steering.requests import pending
+from hpc_hpo.steering.task import TASK_FILE, task_of
 from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.steering.verdict import reached
-from hpc_hpo.study import Change, Study, check_payload, compare, load_study, payload_fields
+from hpc_hpo.study import Change, Study, check_payload, compare, load_study
 from hpc_hpo.version import __version__
 
-TASK_FILE = "task.json"
 #: The folder to which the frozen study's relative paths belong.
 ORIGIN = "origin.json"
 #: How often the lock's holder leaves a sign of life, in seconds.
@@ -127,40 +126,6 @@ def freeze(study: Study, folder: StudyFolder) -> list[Change]:
     write_atomic(folder.path / ORIGIN, json.dumps({"folder": str(study.folder)}) + "\n")
     write_atomic(folder.study, text)
     return changes
-
-
-def task_of(study: Study, manifest: Manifest, folder: StudyFolder, vendor: str = "") -> TaskSpec:
-    """What every slice of the study shares.
-
-    Args:
-        vendor: whose GPUs the site has.
-    """
-    checkpoint = study.checkpoint
-    task = TaskSpec(
-        study=study.name,
-        kind=study.kind,
-        env=study.env,
-        inputs=manifest.absolute(folder),
-        max_time_s=study.trial.max_time,
-        signal=checkpoint.signal,
-        kill_grace_s=checkpoint.kill_grace,
-        checkpoint_files=list(checkpoint.files),
-        checkpoint_every_s=checkpoint.every,
-        checkpoint_keep=checkpoint.keep,
-        fresh_process=study.trial.fresh_process,
-        distributed=study.trial.ranks != 1,
-        rank_timeout_s=study.trial.rank_timeout,
-    )
-    if study.kind == "python":
-        task["target"], task["path"] = study.python_target()
-    else:
-        assert study.command is not None, "validated: objective or command"
-        task["argv"] = list(study.command)
-        task["loss"] = study.loss.spec()
-        # A command's relative program and files are relative to the study file.
-        task["path"] = [str(study.folder)]
-        task.update(payload_fields(study, vendor))
-    return task
 
 
 def require_inputs(study: Study, folder: StudyFolder) -> Manifest:
@@ -266,7 +231,7 @@ class SteeringRun:
 
     def _write_task(self, manifest: Manifest) -> None:
         """Write what all slices share, where that has changed."""
-        text = to_json(task_of(self.study, manifest, self.folder, self.site.node.gpu_vendor))
+        text = to_json(task_of(self.study, manifest, self.folder, self.site))
         if text != self._task:
             write_atomic(self.folder.path / TASK_FILE, text)
             self._task = text

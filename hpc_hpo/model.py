@@ -193,6 +193,14 @@ class ContainerSpec(TypedDict, total=False):
     gpus: str  #: whose GPUs the trials use, or ""
 
 
+class NetworkSpec(TypedDict):
+    """What trials may do on the network; see worker.offline."""
+
+    switches: bool  #: libraries are told that there is none
+    deny: bool  #: what leaves the allocation is refused
+    open: list[str]  #: names, addresses and networks that are not, besides
+
+
 class TaskSpec(TypedDict, total=False):
     """What every slice of a study (or segment) shares; JSON in the study folder."""
 
@@ -203,6 +211,7 @@ class TaskSpec(TypedDict, total=False):
     argv: list[str]  #: command: arguments with {name} placeholders
     loss: dict[str, Any]  #: command: {"file": ..., "key": ...} or {"stdout": regex}
     env: dict[str, str]
+    network: NetworkSpec
     inputs: dict[str, str]  #: name -> absolute path
     max_time_s: float | None  #: payload seconds a trial may use over all its slices
     signal: str  #: name of the signal sent to a command ahead of its deadline
@@ -238,6 +247,7 @@ class SliceOutcome(TypedDict, total=False):
     checkpoint: CheckpointInfo | None  #: the newest committed one, of any slice
     restored: str | None  #: name of the checkpoint the slice began from
     log: list[Any]  #: [file relative to the study folder, start byte, end byte]
+    network: list[str]  #: what it asked for on the network and was refused
 
 
 @dataclass(slots=True)
@@ -256,6 +266,7 @@ class SliceRecord:
     reason: str | None = None
     error: ErrorInfo | None = None
     log: list[Any] | None = None
+    network: list[str] | None = None
     restored: str | None = None
     wasted_s: float = 0.0  #: worker-seconds whose work has to be done again
 

@@ -21,7 +21,7 @@ ROOMS: dict[int, list[set[str]]] = {
     2: [{"study", "site", "journal", "folder"}],
     3: [{"optimizers"}, {"prestage"}, {"preflight"}, {"pilot"}, {"worker"}],
     4: [{"steering", "segments", "fidelity"}],
-    5: [{"launch", "plan", "steerer"}, {"results"}, {"contracts"}, {"doctor"}],
+    5: [{"launch", "plan", "rehearsal", "steerer"}, {"results"}, {"contracts"}, {"doctor"}],
     6: [{"simulate", "cli"}],
 }
 PLACE = {

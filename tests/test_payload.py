@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpc_hpo.errors import InputError
-from hpc_hpo.study import check_payload, parse_study
+from hpc_hpo.study import check_payload, load_study, network_of, parse_study
 from hpc_hpo.yamlio import load_yaml
 
 REST = "name: s\nspace: {lr: {float: [0.1, 1.0]}}\nbudget: {trials: 4}\n"
@@ -112,3 +112,25 @@ def test_that_a_program_is_looked_for_on_path_or_in_the_folder(tmp_path: Path) -
     assert problems(tmp_path, "command: [./run.sh]") == []
     assert problems(tmp_path, "command: [run.sh]") == []
     assert problems(tmp_path, 'command: ["./{lr}.sh"]') == []
+
+
+@pytest.mark.parametrize(
+    ("network", "reachable", "expected"),
+    [
+        ("", True, (True, False, [])),
+        ("", False, (True, True, [])),
+        ("network: allow", False, (False, False, [])),
+        ("network: deny", True, (True, True, [])),
+        ("network: [db]", True, (True, True, ["db"])),
+    ],
+)
+def test_that_the_study_says_what_the_network_is_else_the_site(
+    network: str, reachable: bool, expected: tuple[bool, bool, list[str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "name: s\nobjective: o.py:f\nspace: {x: {float: [0.0, 1.0]}}\nbudget: {trials: 1}\n"
+        f"{network}\n"
+    )
+    spec = network_of(load_study(file), reachable)
+    assert (spec["switches"], spec["deny"], spec["open"]) == expected

@@ -118,6 +118,15 @@ def test_that_the_walltime_means_the_same_with_and_without_quotes() -> None:
         assert study_of(f"{MINIMAL}blocks: {{walltime: {word}}}").blocks.walltime == 7200.0
 
 
+def test_that_the_network_is_a_word_or_a_list_of_hosts() -> None:
+    assert study_of(MINIMAL).network is None
+    assert study_of(MINIMAL + "network: deny\n").network == "deny"
+    hosts = study_of(MINIMAL + "network: [db.cluster, 10.4.0.0/16, '::1']\n").network
+    assert hosts == ("db.cluster", "10.4.0.0/16", "::1")
+    for bad in ("no", "[]", "[http://x/]", "[1]", "{deny: true}"):
+        assert fault(MINIMAL + f"network: {bad}\n").key == "network", bad
+
+
 def test_that_a_study_is_immutable() -> None:
     with pytest.raises(ValueError, match="frozen"):
         study_of(MINIMAL).name = "other"

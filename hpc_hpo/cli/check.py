@@ -8,10 +8,21 @@ import click
 
 from hpc_hpo.cli.common import echo_rows, path_argument
 from hpc_hpo.cli.preflight import every_option, plain_option, run_preflight
-from hpc_hpo.errors import InputErrors
+from hpc_hpo.errors import InputError, InputErrors
 from hpc_hpo.launch import check as find_problems
 from hpc_hpo.launch import open_study, site_of
 from hpc_hpo.pilot.sources import workers_per_node
+from hpc_hpo.units import parse_duration
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise InputError(str(error), key="--time", found=text) from None
+    if seconds < 1:
+        raise InputError("too short to see anything", key="--time", found=text, valid="1s or more")
+    return seconds
 
 
 @click.command()
@@ -19,13 +30,22 @@ from hpc_hpo.pilot.sources import workers_per_node
 @click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
 @plain_option
 @every_option
-def check(path: Path, site_name: str | None, plain: bool, every: bool) -> None:
+@click.option(
+    "--offline", is_flag=True, help="Also run one evaluation without a network, and tell of it."
+)
+@click.option(
+    "--time", "limit", default="60s", show_default=True, help="How long that evaluation may take."
+)
+def check(
+    path: Path, site_name: str | None, plain: bool, every: bool, offline: bool, limit: str
+) -> int | None:
     """Validate a study, its payload, its inputs and its resources on its site.
 
     Compiled files, environments and images are held against the site's architecture.
 
     PATH is a study.yaml, or a study's folder (default: here).
     """
+    seconds = _seconds(limit)
     study, folder = open_study(path)
     site = site_of(study, site_name)
     problems = find_problems(study, site)
@@ -48,3 +68,8 @@ def check(path: Path, site_name: str | None, plain: bool, every: bool) -> None:
             ("folder", str(folder.path)),
         ]
     )
+    if not offline:
+        return None
+    from hpc_hpo.cli.offline import check_offline
+
+    return check_offline(study, site, folder, seconds)

@@ -32,6 +32,7 @@ class Tally:
         self.begun = now()
         self._seen = 0
         self._done_before: int | None = None
+        self._network_told = False
 
     @property
     def budget(self) -> int:
@@ -56,6 +57,17 @@ class Tally:
     def done(self, state: StudyState) -> int:
         """Trials that are final."""
         return state.trial_states["completed"] + state.trial_states["failed"]
+
+    def asked_network(self, trial: Trial) -> str:
+        """A word on the first completed trial that was refused the network; "" for all others."""
+        found = [text for record in trial.slices for text in record.network or ()]
+        if not found or trial.loss is None or self._network_told:
+            return ""
+        self._network_told = True
+        return (
+            f"trial {trial.id} completed, but asked for a network that it has not: {found[0]} "
+            "(said once; hpc-hpo show tells of each trial)"
+        )
 
     def remaining_s(self, state: StudyState) -> float | None:
         """Expected seconds to the budget's end by this run's pace; None: not known, or done."""
@@ -121,6 +133,8 @@ class PlainLog:
         """Print what is new."""
         before = self._tally.best
         for trial in self._tally.update(state):
+            if text := self._tally.asked_network(trial):
+                self.say(text)
             if trial.loss is None:
                 error = trial.error or {}
                 self.say(f"trial {trial.id} failed: {error.get('message', 'no message')}")
@@ -185,6 +199,8 @@ class LivePanel:
     def update(self, state: StudyState, capacity: Capacity) -> None:
         """Redraw when it is due."""
         for trial in self._tally.update(state):
+            if text := self._tally.asked_network(trial):
+                self.say(text)
             if trial.loss is None:
                 self.say(f"trial {trial.id} failed: {(trial.error or {}).get('message', '')}")
         self._last = (state, capacity)

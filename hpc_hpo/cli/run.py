@@ -157,6 +157,10 @@ def report(outcome: Outcome, sign: int, folder: Path, reason: str) -> None:
          + f"; {duration(state.wasted_s)} lost"),
         ("folder", str(folder)),
     ]  # fmt: skip
+    if state.network_refused:
+        first = next(s.network[0] for t in state.trials.values() for s in t.slices if s.network)
+        text = f"{state.network_refused} slices asked for it and were refused: {first}"
+        rows.insert(-1, ("network", text))
     if best is not None and best.loss is not None:
         where = f" of segment {best.segment}" if best.segment is not None else ""
         rows.insert(0, ("best", f"loss {value_text(best.loss)}, trial {best.id}{where}"))

@@ -87,6 +87,8 @@ def _slice_facts(record: SliceRecord) -> Iterator[tuple[str, str]]:
         yield "from", record.restored or "the beginning"
     if record.log is not None:
         yield "log", _log_name(record)
+    for text in record.network or ():
+        yield "refused", text
 
 
 def _echo_error(error: ErrorInfo) -> None:

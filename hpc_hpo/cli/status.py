@@ -124,4 +124,6 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
     )
     if found["refused"]:
         rows["refused"] = f"{found['refused']} outcomes of slices that were superseded"
+    if found["network_refused"]:
+        rows["network"] = f"{found['network_refused']} slices asked for it and were refused"
     return rows

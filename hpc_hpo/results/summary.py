@@ -129,4 +129,5 @@ def summary(
         "elapsed_seconds": state.elapsed_s + since,
         "runs": state.runs,
         "refused": len(state.refused),
+        "network_refused": state.network_refused,
     }

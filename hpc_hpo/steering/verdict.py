@@ -16,7 +16,7 @@ from hpc_hpo.model import CheckpointInfo, ErrorInfo, SliceEnd, SliceOutcome, Tri
 from hpc_hpo.steering.terms import Terms
 
 #: Errors that the same point would meet again: not tried again.
-LASTING_ERRORS = frozenset({"loss", "timeout", "import"})
+LASTING_ERRORS = frozenset({"loss", "timeout", "import", "network"})
 
 
 def reached(terms: Terms, state: StudyState) -> str:

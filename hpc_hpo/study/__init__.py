@@ -3,7 +3,7 @@
 from hpc_hpo.study.changes import Change, compare
 from hpc_hpo.study.inputs import Input
 from hpc_hpo.study.load import Study, load_study, parse_study
-from hpc_hpo.study.payload import check_payload, payload_fields
+from hpc_hpo.study.payload import check_payload, network_of, payload_fields
 
 __all__ = [
     "Change",
@@ -12,6 +12,7 @@ __all__ = [
     "check_payload",
     "compare",
     "load_study",
+    "network_of",
     "parse_study",
     "payload_fields",
 ]

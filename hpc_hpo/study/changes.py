@@ -17,6 +17,7 @@ HARMLESS = frozenset(
         "site",
         "account",
         "queue",
+        "network",
         "checkpoint",
         "trial.cores_per_rank",
         "trial.gpus_per_rank",

@@ -23,6 +23,7 @@ from hpc_hpo.study.sections import (
     OptimizerChoice,
     TrialNeeds,
     check_env,
+    check_network,
     normal_optimizer,
     placeholders,
 )
@@ -95,6 +96,9 @@ class Study(Model):
     env: Annotated[dict[str, str], AfterValidator(check_env)] = Field(
         {}, description="environment variables of trials"
     )
+    network: Annotated[
+        Literal["deny", "allow"] | tuple[str, ...] | None, BeforeValidator(check_network)
+    ] = Field(None, description="deny, allow, or a list of hosts that stay open")
     site: str = Field("local", min_length=1, description="a site's name, or a path of its file")
     account: str | None = Field(
         None, min_length=1, description="the project or account that pays, as in account: ABC123"

@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from hpc_hpo.errors import InputError
-from hpc_hpo.model import ContainerSpec, EvaluationFiles, TaskSpec
+from hpc_hpo.model import ContainerSpec, EvaluationFiles, NetworkSpec, TaskSpec
 from hpc_hpo.schema import one_of
 from hpc_hpo.site import Site
 from hpc_hpo.study.evaluation import check_container, sandbox_files
@@ -32,6 +32,18 @@ def check_payload(study: Study, site: Site | None = None) -> list[InputError]:
     command's program is an executable file of the study's folder or a program on PATH.
     """
     return list(_check_program(study) if study.command else _check_objective(study, site))
+
+
+def network_of(study: Study, reachable: bool) -> NetworkSpec:
+    """What trials may do on the network: as the study says, else as the site's nodes can.
+
+    Args:
+        reachable: whether they reach the outside.
+    """
+    named = study.network
+    word = named if isinstance(named, str) else "deny" if named or not reachable else ""
+    hosts = [] if named is None or isinstance(named, str) else list(named)
+    return NetworkSpec(switches=word != "allow", deny=word == "deny", open=hosts)
 
 
 def payload_fields(study: Study, vendor: str) -> TaskSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import string
 from collections.abc import Mapping
@@ -213,6 +214,27 @@ class Blocks(Model):
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
         return "auto" if self._auto else handler(self)
+
+
+#: A host's name, an address, or a network of addresses.
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?\Z")
+
+
+def check_network(value: Any) -> Any:
+    """The key `network`: deny, allow, or a list of what is open besides the allocation."""
+    valid = "deny, allow, or a list of hosts that stay open, as in [db.cluster, 10.4.0.0/16]"
+    if value in ("deny", "allow"):
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise refuse("neither a word nor a list of hosts", valid)
+    for host in value:
+        text = host if isinstance(host, str) else ""
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            if not _HOST.match(text):
+                raise refuse(f"{host!r} is no host", valid) from None
+    return tuple(value)
 
 
 def normal_optimizer(value: Any) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +21,12 @@ from hpc_hpo.model import (
     TaskSpec,
 )
 from hpc_hpo.worker.checkpoint import Saved, newest_of
+from hpc_hpo.worker.gate import Gate, usable
 from hpc_hpo.worker.log import LogFile
-from hpc_hpo.worker.node import Node, Watch
+from hpc_hpo.worker.node import Node, Watch, own_addresses
+from hpc_hpo.worker.offline import guard_spec, guarded
 from hpc_hpo.worker.place import bind, hardware_threads, outside_worlds, shape_of, share_variables
+from hpc_hpo.worker.process import start
 
 #: The hardware threads that the worker itself was given.
 ALLOWED = frozenset(os.sched_getaffinity(0))
@@ -67,6 +72,20 @@ class SliceJob:
         place = self.request.get("place")
         if place is not None and place.get("bind") and self.shape.ranks == 1:
             bind(pid, hardware_threads(place["nodes"][0][1], ALLOWED))
+
+    @property
+    def attempts_log(self) -> Path:
+        """Where the guard writes down what the payload asked for on the network."""
+        return (self.study / self.log.name).with_suffix(".network")
+
+    def guard_spec(self) -> dict[str, object] | None:
+        """What the payload's guard has to know; None when the network is not denied."""
+        place = self.request.get("place")
+        hosts = [str(node[0]) for node in place["nodes"]] if place is not None else []
+        if self.shape.ranks > 1:
+            # By these the ranks' keepers reach this worker.
+            hosts += own_addresses()
+        return guard_spec(self.task, os.environ, hosts, self.attempts_log)
 
     @property
     def timeout_at(self) -> float | None:
@@ -184,10 +203,54 @@ def signal_name(number: int) -> str:
 
 
 def base_environment(job: SliceJob) -> dict[str, str]:
-    """The worker's environment with the study's variables, and those of the slice's place."""
+    """The worker's environment with the study's variables, those of the slice's place, and what
+    keeps it off the network."""
     given = job.task.get("env", {})
     environment = {**outside_worlds(os.environ), **given}
     place = job.request.get("place")
     if place is not None and job.shape.ranks == 1:
         environment.update(share_variables(place, place["nodes"][0][2], job.shape, given))
-    return environment
+    return guarded(environment, job.task, job.study, job.guard_spec())
+
+
+#: Said in a log once, when a node cannot keep code that is not Python off the network.
+UNGUARDED = (
+    "this node gives no way to keep code that is not Python off the network; Python code is kept"
+)
+_said: list[str] = []
+
+
+def start_payload(
+    job: SliceJob,
+    argv: Sequence[str],
+    *,
+    cwd: Path | None,
+    env: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+) -> tuple[subprocess.Popen[bytes], Gate | None]:
+    """Start a payload, or what starts its ranks; under a gate where the network is denied.
+
+    Ranks have none: they talk by whatever interfaces their MPI finds.
+
+    Returns:
+        The process, and the gate to close after it.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    spec = job.guard_spec()
+    wanted = spec is not None and job.shape.ranks == 1
+    gate = Gate(spec) if spec is not None and wanted and usable() else None
+    try:
+        process = start(argv, cwd=cwd, env=env, log_fd=job.log.fd, pass_fds=pass_fds, gate=gate)
+    except BaseException:
+        if gate is not None:
+            gate.close()
+        raise
+    if gate is not None and not gate.open():
+        gate.close()
+        gate = None
+    if wanted and gate is None and not _said:
+        _said.append(UNGUARDED)
+        job.log.note(UNGUARDED)
+    return process, gate

@@ -28,6 +28,19 @@ def node_name(environ: Mapping[str, str]) -> str:
     )  # fmt: skip
 
 
+def own_addresses() -> list[str]:
+    """The IPv4 addresses by which other nodes may reach this one; loopback last."""
+    import psutil  # not at the top: the processes of payloads import this module, too
+
+    found = [
+        entry.address
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family == socket.AF_INET
+    ]
+    return sorted(dict.fromkeys(found or ["127.0.0.1"]), key=lambda a: a.startswith("127."))
+
+
 class Stop(NamedTuple):
     """A request to end the running slice early."""
 

@@ -21,10 +21,10 @@ from hpc_hpo.worker.command_output import NoOutput, loss_rule, read_output, read
 from hpc_hpo.worker.contained import in_container
 from hpc_hpo.worker.context import margin
 from hpc_hpo.worker.fence import list_names
-from hpc_hpo.worker.job import SliceJob, base_environment
+from hpc_hpo.worker.job import SliceJob, base_environment, start_payload
 from hpc_hpo.worker.payload_evaluation import ignored, keep_products, prepare
 from hpc_hpo.worker.place import distributed, master_port
-from hpc_hpo.worker.process import end_session, signal_session, start
+from hpc_hpo.worker.process import end_session, signal_session
 from hpc_hpo.worker.rank_server import RankServer
 
 _TICK_S = 0.1
@@ -54,7 +54,7 @@ def run_command(job: SliceJob) -> SliceOutcome:
         if job.shape.ranks > 1:
             ranks = RankServer(job, workdir, argv=argv, environment=environment)
             argv = ranks.launch
-        process = start(argv, cwd=workdir, env=environment, log_fd=job.log.fd)
+        process, gate = start_payload(job, argv, cwd=workdir, env=environment)
         job.bind(process.pid)
     except (InputError, ValueError) as error:
         return job.failed("command", str(error))
@@ -75,6 +75,8 @@ def run_command(job: SliceJob) -> SliceOutcome:
         if ranks is not None:
             ranks.close()
         end_session(process, 0.0 if ranks is None else LAUNCHER_GRACE_S)
+        if gate is not None:
+            gate.close()
     if _evaluates(job) and outcome["end"] in _ENDED:
         keep_products(job, workdir)
     outcome["pace"] = attendant.pace

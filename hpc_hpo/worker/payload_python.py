@@ -11,8 +11,9 @@ from typing import cast
 
 from hpc_hpo.model import SliceOutcome
 from hpc_hpo.worker.channel import Channel, ChannelClosed
-from hpc_hpo.worker.job import SliceJob, base_environment
-from hpc_hpo.worker.process import end_session, start
+from hpc_hpo.worker.gate import Gate
+from hpc_hpo.worker.job import SliceJob, base_environment, start_payload
+from hpc_hpo.worker.process import end_session
 
 _TICK_S = 0.1
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
@@ -30,6 +31,7 @@ class RunnerClient:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
+        self._gate: Gate | None = None
         self._key: object = None
 
     def run(self, job: SliceJob) -> SliceOutcome:
@@ -64,11 +66,11 @@ class RunnerClient:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._process = start(
+                self._process, self._gate = start_payload(
+                    job,
                     [sys.executable, "-c", _BOOT, _PACKAGE_PARENT, str(theirs.fileno())],
                     cwd=None,
                     env=base_environment(job),
-                    log_fd=job.log.fd,
                     pass_fds=[theirs.fileno()],
                 )
             except OSError:
@@ -141,4 +143,6 @@ class RunnerClient:
     def _drop(self) -> None:
         if self._channel is not None:
             self._channel.close()
-        self._process = self._channel = self._key = None
+        if self._gate is not None:
+            self._gate.close()
+        self._process = self._channel = self._gate = self._key = None

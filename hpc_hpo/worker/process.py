@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hpc_hpo.worker.gate import Gate
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 #: Loaded before any fork: between fork and exec nothing may be imported or looked up.
 _LIBC = ctypes.CDLL(None) if os.uname().sysname == "Linux" else None
@@ -37,11 +39,13 @@ def start(
     log_fd: int,
     pass_fds: Sequence[int] = (),
     error_fd: int | None = None,
+    gate: Gate | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a new session; stdout and stderr go to `log_fd`, stdin is empty.
 
     Args:
         error_fd: for stderr, where that is to go elsewhere.
+        gate: entered by the process; the caller opens it.
 
     Raises:
         OSError: the program does not exist or cannot be executed.
@@ -49,6 +53,9 @@ def start(
     # The kernel sends the death signal when the *thread* that forked ends, so it is only
     # safe to ask for it from the thread that lives as long as the process.
     main = threading.current_thread() is threading.main_thread()
+    hooks = [_die_with_parent(os.getpid())] if main else []
+    if gate is not None:
+        hooks.append(gate.enter)
     return subprocess.Popen(
         list(argv),
         cwd=cwd,
@@ -58,7 +65,7 @@ def start(
         stderr=log_fd if error_fd is None else error_fd,
         pass_fds=tuple(pass_fds),
         start_new_session=True,
-        preexec_fn=_die_with_parent(os.getpid()) if main else None,
+        preexec_fn=(lambda: [hook() for hook in hooks]) if hooks else None,
     )
 
 

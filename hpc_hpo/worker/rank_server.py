@@ -20,11 +20,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
-
 from hpc_hpo.model import ErrorInfo
 from hpc_hpo.worker.channel import Channel, ChannelClosed
 from hpc_hpo.worker.job import SliceJob, signal_name
+from hpc_hpo.worker.node import own_addresses
 from hpc_hpo.worker.place import master_port
 
 FILE = "ranks.json"
@@ -35,17 +34,6 @@ _BOOT = (
     "from hpc_hpo.worker.keeper import main; sys.exit(main(sys.argv[2]))"
 )
 _HOST = re.compile(r"\{host:([^}]*)\}")
-
-
-def own_addresses() -> list[str]:
-    """The IPv4 addresses by which other nodes may reach this one; loopback last."""
-    found = [
-        entry.address
-        for entries in psutil.net_if_addrs().values()
-        for entry in entries
-        if entry.family == socket.AF_INET
-    ]
-    return sorted(dict.fromkeys(found or ["127.0.0.1"]), key=lambda a: a.startswith("127."))
 
 
 def host_numbers(environ: Mapping[str, str]) -> dict[str, int]:

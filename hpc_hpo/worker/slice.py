@@ -11,6 +11,7 @@ from hpc_hpo.worker.job import SliceJob, stamp, trial_folder
 from hpc_hpo.worker.log import LogFile
 from hpc_hpo.worker.node import Node, Watch
 from hpc_hpo.worker.objective import describe_error
+from hpc_hpo.worker.offline import add_attempts, attempts
 from hpc_hpo.worker.payload_command import run_command
 from hpc_hpo.worker.payload_python import RunnerClient
 from hpc_hpo.worker.payload_ranks import run_ranks
@@ -47,7 +48,9 @@ def run_slice(
     try:
         job = _begin(request, task, watch, log, log_start, clock, started)
         restored = job.restored.name if job.restored is not None else None
+        seen = job.attempts_log.stat().st_size if job.attempts_log.exists() else 0
         outcome = _run_payload(job, runner)
+        add_attempts(outcome, attempts(job.attempts_log, seen))
         job.add_saved(outcome)
         # A slice that was taken for dead must not win over the one that replaced it.
         check_fence(job.folder, request["slice"])

@@ -1,0 +1,42 @@
+"""What all slices of a study are told alike, written into its folder."""
+
+from __future__ import annotations
+
+from hpc_hpo.folder import StudyFolder
+from hpc_hpo.model import TaskSpec
+from hpc_hpo.prestage.manifest import Manifest
+from hpc_hpo.site import Site
+from hpc_hpo.study import Study, network_of, payload_fields
+
+TASK_FILE = "task.json"
+
+
+def task_of(study: Study, manifest: Manifest, folder: StudyFolder, site: Site) -> TaskSpec:
+    """What every slice of the study shares."""
+    checkpoint = study.checkpoint
+    task = TaskSpec(
+        study=study.name,
+        kind=study.kind,
+        env=study.env,
+        network=network_of(study, site.network),
+        inputs=manifest.absolute(folder),
+        max_time_s=study.trial.max_time,
+        signal=checkpoint.signal,
+        kill_grace_s=checkpoint.kill_grace,
+        checkpoint_files=list(checkpoint.files),
+        checkpoint_every_s=checkpoint.every,
+        checkpoint_keep=checkpoint.keep,
+        fresh_process=study.trial.fresh_process,
+        distributed=study.trial.ranks != 1,
+        rank_timeout_s=study.trial.rank_timeout,
+    )
+    if study.kind == "python":
+        task["target"], task["path"] = study.python_target()
+    else:
+        assert study.command is not None, "validated: objective or command"
+        task["argv"] = list(study.command)
+        task["loss"] = study.loss.spec()
+        # A command's relative program and files are relative to the study file.
+        task["path"] = [str(study.folder)]
+        task.update(payload_fields(study, site.node.gpu_vendor))
+    return task
