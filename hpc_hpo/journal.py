@@ -10,7 +10,7 @@ Events (key ``e``):
 ==========  =====================================================================
 run         a steering process began: run, at, host, pid, versions
 asked       the optimiser proposed a point: trial, segment (where it has a name), point,
-            seed, at
+            seed, at; like (the trial of another segment that it was taken from)
 submit      a slice was handed to the pilot: trial, slice, at
 end         a slice ended: a SliceOutcome, plus the trial's new `state`, `wasted_s`
             (worker-seconds to be done again) and `futile` (ended without progress)
@@ -131,8 +131,9 @@ class StudyState:
 
     def _on_asked(self, event: Event) -> None:
         trial = Trial(
-            event["trial"], event["point"], event.get("segment"), seed=event.get("seed", 0)
-        )
+            event["trial"], event["point"], event.get("segment"), seed=event.get("seed", 0),
+            like=event.get("like"),
+        )  # fmt: skip
         self.trials[trial.id] = trial
         self.segment(trial.segment).asked += 1
         self.trial_states[trial.state.value] += 1

@@ -288,6 +288,7 @@ class Trial:
     spent_s: float = 0.0
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     checkpoint: CheckpointInfo | None = None
+    like: int | None = None  #: the trial of another segment whose point it was given
     superseded: bool = False  #: its segment was begun again; it counts no more
 
     def move(self, state: TrialState) -> None:

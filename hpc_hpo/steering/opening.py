@@ -9,7 +9,7 @@ from typing import Any
 from hpc_hpo.errors import InputError
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import SegmentInfo
+from hpc_hpo.model import Point, SegmentInfo
 from hpc_hpo.optimizers.base import Optimizer
 from hpc_hpo.optimizers.registry import create
 from hpc_hpo.prestage.manifest import Manifest
@@ -70,6 +70,14 @@ def pending_specs(folder: StudyFolder) -> list[dict[str, Any]]:
     return [content["spec"] for content in asked if isinstance(content.get("spec"), dict)]
 
 
+def _fit(segment: Segment, point: Point) -> Point | None:
+    """A point of another segment in this one's space; None where it is outside."""
+    try:
+        return segment.space.validate(point)
+    except InputError:
+        return None
+
+
 class Opening:
     """Keeps a study, its manifest and its searches in step while segments are added.
 
@@ -98,6 +106,7 @@ class Opening:
         return Portfolio(
             (self._search(segments[name]) for name in segments), self._state, sign=sign,
             policy=segments.policy, floor=segments.floor, gate=self.gate, requests=self._requests,
+            points=segments.transfer.points, neighbours=segments.transfer.neighbours,
         )  # fmt: skip
 
     def total_trials(self) -> int:
@@ -114,6 +123,7 @@ class Opening:
             make=partial(make_optimizer, self.study, segment),
             target=None if target is None else sign * target,
             values=segment.values,
+            fit=partial(_fit, segment),
         )
 
     def _extend(self, spec: dict[str, Any]) -> Search:

@@ -21,43 +21,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hpc_hpo.journal import Event, StudyState
-from hpc_hpo.model import Point, SegmentRecord, Trial
+from hpc_hpo.model import Trial
 from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.space import canonical
 from hpc_hpo.steering.requests import NO_REQUESTS, Requests
-from hpc_hpo.steering.search import BEST_GAIN, FAIR, Gains, Gate, OpenGate, Search, Status
-
-_NOT_BEGUN = SegmentRecord()
-
-
-class _Seat:
-    """A search at work."""
-
-    __slots__ = (
-        "credit", "entry", "gains", "log", "optimizer", "pass_", "search", "state", "status",
-        "unended",
-    )  # fmt: skip
-
-    def __init__(self, search: Search, state: StudyState, pass_: float) -> None:
-        self.search, self.state, self.pass_ = search, state, pass_
-        self.status = Status.STOPPED
-        self.gains = Gains()
-        self.optimizer: Optimizer | None = None
-        #: ("asked" | "told", trial) before the optimiser was made; None: look them up
-        self.log: list[tuple[str, Trial]] | None = []
-        self.credit = 0  #: its part of what is left of the budget
-        self.unended = 0  #: its part of the trials that are to end
-        self.entry = -1  #: number of its entry in the queue; -1: it has none
-
-    @property
-    def record(self) -> SegmentRecord:
-        """What the journal says of it."""
-        return self.state.segments.get(self.search.name, _NOT_BEGUN)
-
-    @property
-    def trials(self) -> int:
-        """Its budget."""
-        own = self.record.trials
-        return self.search.trials if own is None else own
+from hpc_hpo.steering.search import (
+    BEST_GAIN,
+    FAIR,
+    Gains,
+    Gate,
+    OpenGate,
+    Proposal,
+    Search,
+    Status,
+)
+from hpc_hpo.steering.seat import Seat
+from hpc_hpo.steering.transfer import Neighbours, pioneers
 
 
 class Portfolio:
@@ -71,6 +50,7 @@ class Portfolio:
         policy: FAIR or BEST_GAIN; `floor` is the least share under the latter.
         gate: which segments have their inputs.
         requests: what people ask for segments while the study runs.
+        points, neighbours: a search begins with so many points of so many similar ones.
     """
 
     def __init__(
@@ -83,13 +63,15 @@ class Portfolio:
         floor: float = 0.1,
         gate: Gate | None = None,
         requests: Requests = NO_REQUESTS,
+        points: int = 0,
+        neighbours: int = 3,
     ) -> None:
         self._state, self._sign = state, sign
         self._pooled, self._floor = policy == BEST_GAIN, floor
         self._gate: Gate = gate or OpenGate()
         self._requests = requests
-        self._seats: dict[str | None, _Seat] = {}
-        self._queue: list[tuple[float, int, _Seat]] = []
+        self._seats: dict[str | None, Seat] = {}
+        self._queue: list[tuple[float, int, Seat]] = []
         self._entries = itertools.count()
         self._time = 0.0  #: the pass of whoever was asked last
         self._credit = 0
@@ -99,8 +81,12 @@ class Portfolio:
         self._failures: dict[str | None, str] = {}
         #: whether trials that may not go on now may have become others since this was reset
         self.moved = False
+        self._points, self._near = points, neighbours
+        self._alike: Neighbours | None = None
         for search in searches:
             self._seat(search)
+        if points:
+            self._begin_transfer()
         self._replay()
         for name in self._seats:
             self.changed(name)
@@ -109,8 +95,8 @@ class Portfolio:
 
     # ---------------------------------------------------------------- the journal
 
-    def _seat(self, search: Search) -> _Seat:
-        seat = _Seat(search, self._state, self._time)
+    def _seat(self, search: Search) -> Seat:
+        seat = Seat(search, self._state, self._time)
         self._seats[search.name] = seat
         self._statuses[seat.status] += 1
         return seat
@@ -125,8 +111,10 @@ class Portfolio:
             seat.log.append((kind, trial))
             if kind == "asked":
                 self._advance(seat)
+                self._note(seat, trial)
             else:
                 seat.gains.learn(self._loss(trial))
+                self._tell_others(seat)
 
     def _loss(self, trial: Trial) -> float | None:
         return None if trial.loss is None else self._sign * trial.loss
@@ -138,6 +126,7 @@ class Portfolio:
             return
         loss = self._loss(trial)
         seat.gains.learn(loss)
+        self._tell_others(seat)
         if seat.optimizer is not None:
             seat.optimizer.tell(trial.id, loss)
         elif seat.log is not None:
@@ -156,6 +145,9 @@ class Portfolio:
         seat = self._seats[name]
         if begun_again:
             seat.optimizer, seat.log, seat.gains = None, [], Gains()
+            seat.copied, seat.own = 0, set()
+            if self._alike is not None:
+                self._alike.forgotten(name)
             self._move(seat, Status.STOPPED)
             self.moved = True
         self._move(seat, self._status_of(seat))
@@ -165,13 +157,13 @@ class Portfolio:
             seat.pass_ = max(seat.pass_, self._time)
             self._enqueue(seat)
 
-    def _move(self, seat: _Seat, status: Status) -> None:
+    def _move(self, seat: Seat, status: Status) -> None:
         if status is not seat.status:
             self._statuses[seat.status] -= 1
             self._statuses[status] += 1
             seat.status, self.moved = status, True
 
-    def _status_of(self, seat: _Seat) -> Status:
+    def _status_of(self, seat: Seat) -> Status:
         record, search = seat.record, seat.search
         if record.stopped:
             return Status.STOPPED
@@ -188,7 +180,7 @@ class Portfolio:
             self._failures[search.name] = problem
         return Status.READY if problem is None else Status.WAITING
 
-    def _account(self, seat: _Seat) -> None:
+    def _account(self, seat: Seat) -> None:
         """Bring the sums over all searches up to date."""
         record, status = seat.record, seat.status
         left = seat.trials - record.asked
@@ -205,7 +197,7 @@ class Portfolio:
             # Nothing more is asked of it; with more budget it is made anew.
             seat.optimizer = seat.log = None
 
-    def _may_ask(self, seat: _Seat, planned: int = 0) -> bool:
+    def _may_ask(self, seat: Seat, planned: int = 0) -> bool:
         return self._pooled or seat.credit > planned
 
     @property
@@ -223,6 +215,7 @@ class Portfolio:
             name, op = event["segment"], event["op"]
             if op == "add":
                 self._seat(self._requests.search(name))
+                self._compare()
             if op != "refused":
                 self.changed(name, begun_again=op == "rerun")
         if self._statuses[Status.WAITING] and self._gate.changed():
@@ -261,14 +254,14 @@ class Portfolio:
 
     # ---------------------------------------------------------------- asking
 
-    def _enqueue(self, seat: _Seat) -> None:
+    def _enqueue(self, seat: Seat) -> None:
         seat.entry = next(self._entries)
         heapq.heappush(self._queue, (seat.pass_, seat.entry, seat))
 
-    def _advance(self, seat: _Seat) -> None:
+    def _advance(self, seat: Seat) -> None:
         seat.pass_ += 1.0 / seat.gains.share(self._floor) if self._pooled else 1.0
 
-    def _next(self, planned: Mapping[str | None, int]) -> _Seat | None:
+    def _next(self, planned: Mapping[str | None, int]) -> Seat | None:
         """Whose turn it is."""
         while self._queue:
             pass_, entry, seat = self._queue[0]
@@ -285,11 +278,11 @@ class Portfolio:
             return seat
         return None
 
-    def ask(self, ids: Sequence[int]) -> list[tuple[str | None, Point]]:
-        """(segment, point) for the trials `ids`, in their order; fewer when no more are left.
+    def ask(self, ids: Sequence[int]) -> list[Proposal]:
+        """Points for the trials `ids`, in their order; fewer when no more are left.
 
-        Each is to be journalled as asked, and `asked` to be called for its segment, before
-        anything else is asked of the portfolio.
+        Each is to be journalled as asked, and `asked` to be called for its trial, before anything
+        else is asked of the portfolio.
         """
         planned: dict[str | None, int] = {}
         for _ in range(min(len(ids), self.left)):
@@ -297,26 +290,79 @@ class Portfolio:
             if seat is None:
                 break
             planned[seat.search.name] = planned.get(seat.search.name, 0) + 1
-        found: list[tuple[str | None, Point]] = []
+        found: list[Proposal] = []
         for name, count in planned.items():
-            seat = self._seats[name]
-            optimizer = self._optimizer(seat)
-            points = optimizer.ask(ids[len(found) : len(found) + count])
-            found += [(name, point) for point in points]
-            if len(points) < count:
-                if optimizer.exhausted:
-                    self._move(seat, Status.DRY)
-                    self._account(seat)
-                elif seat.entry < 0:
-                    # It has none for the moment.
-                    self._enqueue(seat)
+            found += self._ask_one(self._seats[name], ids[len(found) : len(found) + count])
         return found
 
-    def asked(self, name: str | None) -> None:
-        """The journal has one trial more of a segment."""
-        self._account(self._seats[name])
+    def _ask_one(self, seat: Seat, ids: Sequence[int]) -> list[Proposal]:
+        name, optimizer = seat.search.name, self._optimizer(seat)
+        found = self._from_others(seat, len(ids))
+        for number, proposal in zip(ids, found, strict=False):
+            optimizer.adopt(number, proposal.point)
+        if len(found) < len(ids):
+            points = optimizer.ask(ids[len(found) :])
+            found += [Proposal(name, point) for point in points]
+        if len(found) < len(ids):
+            if optimizer.exhausted:
+                self._move(seat, Status.DRY)
+                self._account(seat)
+            elif seat.entry < 0:
+                # It has none for the moment.
+                self._enqueue(seat)
+        return found
 
-    def _optimizer(self, seat: _Seat) -> Optimizer:
+    def asked(self, trial: Trial) -> None:
+        """The journal has one trial more."""
+        seat = self._seats[trial.segment]
+        self._note(seat, trial)
+        self._account(seat)
+
+    # ---------------------------------------------------------------- transfer
+
+    def _begin_transfer(self) -> None:
+        """Who is like whom; and a few go ahead, so that the others have somebody to learn from."""
+        self._compare()
+        first = pioneers(list(self._seats))
+        for name, seat in self._seats.items():
+            if name not in first:
+                seat.pass_ += seat.trials / 2
+
+    def _compare(self) -> None:
+        if self._points:
+            values = {name: seat.search.values for name, seat in self._seats.items()}
+            self._alike = Neighbours(values, self._near)
+            for seat in self._seats.values():
+                self._tell_others(seat)
+
+    def _tell_others(self, seat: Seat) -> None:
+        if self._alike is not None and seat.gains.count >= max(3, seat.trials / 2):
+            self._alike.learned(seat.search.name)
+
+    def _note(self, seat: Seat, trial: Trial) -> None:
+        if self._alike is not None and seat.copied < self._points:
+            seat.copied += trial.like is not None
+            seat.own.add(canonical(trial.point))
+
+    def _from_others(self, seat: Seat, count: int) -> list[Proposal]:
+        """Best points of similar segments that it has not tried."""
+        found: list[Proposal] = []
+        wanted = min(count, self._points - seat.copied)
+        if self._alike is None or wanted <= 0:
+            return found
+        taken = set(seat.own)
+        for name in self._alike.nearest(seat.search.name):
+            best = self._state.best_of(name, self._sign)
+            point = None if best is None else seat.search.fit(best.point)
+            if best is None or point is None or canonical(point) in taken:
+                continue
+            taken.add(canonical(point))
+            found.append(Proposal(seat.search.name, point, best.id))
+        return found[:wanted]
+
+    # ---------------------------------------------------------------- optimisers
+
+    def _optimizer(self, seat: Seat) -> Optimizer:
         if seat.optimizer is None:
             made = seat.search.make(seat.record.round)
             log = self._log_of(seat.search.name) if seat.log is None else seat.log

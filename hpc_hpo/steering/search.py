@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from hpc_hpo.model import Point
 from hpc_hpo.optimizers.base import Optimizer
 
 #: Under best-gain, trials without improvement that halve a search's share.
@@ -28,6 +29,7 @@ class Search:
         target: a loss (times the study's sign) that ends it; None: no target.
         make: its optimiser, new; the argument is how often it was begun again.
         values: of its segment.
+        fit: a point of another segment as one of its own space, or None where it is none.
     """
 
     name: str | None
@@ -35,6 +37,15 @@ class Search:
     make: Callable[[int], Optimizer]
     target: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    fit: Callable[[Point], Point | None] = lambda point: point
+
+
+class Proposal(NamedTuple):
+    """A point to be asked."""
+
+    segment: str | None
+    point: Point
+    like: int | None = None  #: the trial of another segment that it is taken from
 
 
 class Status(Enum):

@@ -1,0 +1,43 @@
+"""A search at work: its optimiser, its turn, and its part of the sums over all searches."""
+
+from __future__ import annotations
+
+from hpc_hpo.journal import StudyState
+from hpc_hpo.model import SegmentRecord, Trial
+from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.steering.search import Gains, Search, Status
+
+_NOT_BEGUN = SegmentRecord()
+
+
+class Seat:
+    """A search at work."""
+
+    __slots__ = (
+        "copied", "credit", "entry", "gains", "log", "optimizer", "own", "pass_", "search",
+        "state", "status", "unended",
+    )  # fmt: skip
+
+    def __init__(self, search: Search, state: StudyState, pass_: float) -> None:
+        self.search, self.state, self.pass_ = search, state, pass_
+        self.status = Status.STOPPED
+        self.gains = Gains()
+        self.optimizer: Optimizer | None = None
+        #: ("asked" | "told", trial) before the optimiser was made; None: look them up
+        self.log: list[tuple[str, Trial]] | None = []
+        self.credit = 0  #: its part of what is left of the budget
+        self.unended = 0  #: its part of the trials that are to end
+        self.copied = 0  #: points taken from others
+        self.own: set[str] = set()  #: its points, while it takes others
+        self.entry = -1  #: number of its entry in the queue; -1: it has none
+
+    @property
+    def record(self) -> SegmentRecord:
+        """What the journal says of it."""
+        return self.state.segments.get(self.search.name, _NOT_BEGUN)
+
+    @property
+    def trials(self) -> int:
+        """Its budget."""
+        own = self.record.trials
+        return self.search.trials if own is None else own
