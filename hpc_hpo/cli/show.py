@@ -60,7 +60,9 @@ def _facts(trial: Trial) -> Iterator[tuple[str, str]]:
     if trial.loss is not None:
         yield "loss", repr(trial.loss)
     if trial.segment is not None:
-        yield "segment", trial.segment
+        yield "segment", trial.segment + (", begun again since" if trial.superseded else "")
+    if trial.like is not None:
+        yield "point of", f"trial {trial.like}, of a similar segment"
     yield "seed", str(trial.seed)
     yield "worked", duration(trial.spent_s)
     if trial.reports:

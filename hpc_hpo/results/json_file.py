@@ -17,6 +17,8 @@ def _full(row: Row, trial: Trial) -> dict[str, Any]:
     return {
         **{key: value for key, value in row.items() if not key.startswith(POINT)},
         "point": trial.point,
+        "like": trial.like,
+        "superseded": trial.superseded,
         "error": trial.error,
         "reports": [{"step": step, **trial.reports[step]} for step in sorted(trial.reports)],
         "slices": [asdict(record) for record in trial.slices],
@@ -28,7 +30,8 @@ def write_json(state: StudyState, study: dict[str, Any], path: Path) -> None:
 
     `study` is the frozen study; `best` is one of `trials` or null; a study with segments has
     `segments`, each with its own best (see segments.SegmentRow); a trial holds the columns of
-    trials_table, and its point, reports ([{"step", metric...}]), slices and whole error.
+    trials_table, and its point, like (the trial that it was taken from), superseded (its segment
+    was begun again), reports ([{"step", metric...}]), slices and whole error.
 
     Raises:
         StorageError: it cannot be written.

@@ -53,10 +53,10 @@ class ManifestGate:
             return None
         return status.st_mtime_ns, status.st_size
 
-    def changed(self) -> bool:
+    def changed(self, *, at_once: bool = False) -> bool:
         """See search.Gate."""
         begun = self._now()
-        if begun < self._next_look:
+        if begun < self._next_look and not at_once:
             return False
         before, self._more = self._more, self._at_work(self._folder)
         stamp = self._stamp()

@@ -210,7 +210,10 @@ class Portfolio:
 
         The journal and the state are to have each event before the next one is taken.
         """
-        for event in self._requests.events(self._state, self._seats):
+        asked = self._requests.events(self._state, self._seats)
+        # Inputs of what is added or resumed were staged just now.
+        news = bool(asked) and self._gate.changed(at_once=True)
+        for event in asked:
             yield event
             name, op = event["segment"], event["op"]
             if op == "add":
@@ -218,7 +221,7 @@ class Portfolio:
                 self._compare()
             if op != "refused":
                 self.changed(name, begun_again=op == "rerun")
-        if self._statuses[Status.WAITING] and self._gate.changed():
+        if self._statuses[Status.WAITING] and (self._gate.changed() or news):
             for name, seat in self._seats.items():
                 if seat.status is Status.WAITING:
                     self.changed(name)
@@ -248,7 +251,7 @@ class Portfolio:
         for name, seat in self._seats.items():
             record = seat.record
             if not (record.completed or record.stopped):
-                failed = f"all its {record.failed} trials have failed" if record.failed else ""
+                failed = f"no trial has a loss, {record.failed} failed" if record.failed else ""
                 found[name] = record.problem or failed or "no trial has ended"
         return found
 

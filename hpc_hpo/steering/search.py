@@ -72,8 +72,12 @@ class Status(Enum):
 class Gate(Protocol):
     """Says which segments have their inputs."""
 
-    def changed(self) -> bool:
-        """Whether to look again at those that wait."""
+    def changed(self, *, at_once: bool = False) -> bool:
+        """Whether to look again at those that wait.
+
+        Args:
+            at_once: look now, however short ago that was done.
+        """
 
     def look(self, name: str | None) -> str | None:
         """None: it has them; "": they may still come; else why they will not."""
@@ -82,7 +86,7 @@ class Gate(Protocol):
 class OpenGate:
     """Everything is there."""
 
-    def changed(self) -> bool:
+    def changed(self, *, at_once: bool = False) -> bool:
         return False
 
     def look(self, name: str | None) -> str | None:

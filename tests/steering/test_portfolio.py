@@ -28,7 +28,7 @@ class Gate:
     def __init__(self, **answers):
         self.answers, self.news = answers, False
 
-    def changed(self):
+    def changed(self, *, at_once=False):
         news, self.news = self.news, False
         return news
 
