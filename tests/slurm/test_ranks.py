@@ -152,7 +152,7 @@ def test_that_four_ranks_over_two_nodes_that_slurm_kills_at_walltime_go_on_from_
     seen = prepare(shop, trials=1, ranks="4", steps=150, walltime="2m", objective=DEAF)
     shop.start()
     state = shop.finish(200)
-    assert not shop.processes(), "no rank outlives its job"
+    shop.wait_until(lambda: not shop.processes(), 20)  # no rank outlives its job
     killed = [job for job, how in shop.cluster.ended().items() if how == "TIMEOUT"]
     trial = state.trials[0]
     assert trial.loss is not None and trial.failures == 0
