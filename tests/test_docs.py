@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpc_hpo.errors import ExitCode, HpoError
+from hpc_hpo.model import Shape
+from hpc_hpo.pilot.placement import NodeShape, Placer
+from hpc_hpo.site import list_sites, load_site
 from hpc_hpo.study.load import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,6 +80,52 @@ def test_that_the_quickstart_s_objective_resumes_exactly(stop_at: int) -> None:
         assert result is None
         result = train({"lr": 0.01}, QuickTrial(first.state, None))
     assert result == whole
+
+
+def rows(page: str, first: str) -> list[list[str]]:
+    """The cells of a page's table whose header's first cell is `first`."""
+    found: list[list[str]] = []
+    for line in (ROOT / page).read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and (found or cells[0] == first):
+            found.append(cells)
+        elif found:
+            break
+    return found[2:]
+
+
+def test_that_the_table_of_sites_is_what_their_files_say() -> None:
+    told = {row[0].strip("`"): row[1:] for row in rows("docs/mpi-gpu.md", "site")}
+    for name in list_sites():
+        if name not in told:
+            continue
+        node = load_site(name).node
+        if name == "local":
+            continue
+        domains = node.gpu_domains or [gpu * node.domains // node.gpus for gpu in range(node.gpus)]
+        vendor = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}[node.gpu_vendor]
+        assert told[name][:5] == [
+            str(node.cores), str(node.smt), f"{node.gpus} {vendor}", str(node.domains),
+            " ".join(map(str, domains)),
+        ]  # fmt: skip
+    assert set(list_sites()) <= told.keys() | {"slurm", "lsf"}
+
+
+def test_that_summit_s_table_is_what_the_placer_does_with_six_trials_of_one_rank() -> None:
+    node = load_site("summit").node
+    placer = Placer(NodeShape(node.cores, node.gpus, node.domains), lambda: 0.0)
+    placer.add_node("0", "n")
+    placed = placer.schedule([(n, Shape(1, 1, 7, 1.0), 1.0) for n in range(6)])
+    table = rows("docs/mpi-gpu.md", "resource set")
+    assert len(table) == len(placed)
+    for row, (number, placement) in zip(table, placed, strict=True):
+        ((_, cores, gpus),) = placement.nodes
+        first, last = cores[0], cores[-1]
+        assert cores == tuple(range(first, last + 1))
+        assert row == [
+            str(number), str(first * node.domains // node.cores), f"{first}-{last}",
+            f"{first * node.smt}-{(last + 1) * node.smt - 1}", str(gpus[0]),
+        ]  # fmt: skip
 
 
 def all_errors(root: type[HpoError]) -> list[type[HpoError]]:

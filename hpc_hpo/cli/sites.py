@@ -44,8 +44,12 @@ def _how(site: Site) -> str:
 def _node(site: Site) -> str:
     node = site.node
     parts = [f"{node.cores} cores" + (f" of {node.smt} threads" if node.smt > 1 else "")]
+    if node.domains > 1:
+        parts.append(f"{node.domains} NUMA domains")
     if node.gpus:
-        parts.append(f"{node.gpus} GPUs ({node.gpu_vendor})")
+        domains = " ".join(map(str, node.gpu_domains))
+        of = f"{node.gpu_vendor}, in domains {domains}" if domains else node.gpu_vendor
+        parts.append(f"{node.gpus} GPUs ({of})")
     if node.memory:
         parts.append(format_size(node.memory))
     return ", ".join([*parts, site.arch])
