@@ -20,7 +20,7 @@ from hpc_hpo.pilot.queues import (
     most_at_once,
     queue_of,
 )
-from hpc_hpo.pilot.sources import workers_per_node
+from hpc_hpo.pilot.shapes import Shapes
 from hpc_hpo.site import Queue, Site
 from hpc_hpo.study import Study
 from hpc_hpo.study.sections import Blocks
@@ -124,7 +124,7 @@ def is_resumable(study: Study) -> bool:
 def evaluate(
     work: Work,
     nodes: int,
-    per_node: int,
+    per_node: float,
     at_once: int,
     walltime_s: float | None,
     wait_s: float,
@@ -135,7 +135,7 @@ def evaluate(
     Args:
         work: what is to be computed.
         nodes: of each block.
-        per_node: trials at one time on a node.
+        per_node: trials at one time on a node; below 1 where one takes several.
         at_once: blocks at one time.
         walltime_s: of each block, seconds; None = without end.
         wait_s: of each job in the queue, seconds; the next block waits while one runs.
@@ -145,7 +145,8 @@ def evaluate(
         nodes * at_once <= window.nodes and (walltime_s or math.inf) <= window.seconds
         for window in free
     )
-    workers = nodes * per_node * at_once
+    slots = max(1, int(nodes * per_node + 1e-9))
+    workers = slots * at_once
     rounds = math.ceil(work.trials / workers)
     if walltime_s is None:
         chain, last_s = 1, work.start_up_s + rounds * work.trial_s
@@ -163,11 +164,10 @@ def evaluate(
                 return None
             chain = math.ceil(rounds / each)
             last_s = work.start_up_s + (rounds - (chain - 1) * each) * work.trial_s
-    full_s = walltime_s or 0.0
-    held_s = (chain - 1) * full_s + last_s
+    held_s = (chain - 1) * (full_s := walltime_s or 0.0) + last_s
     # The last round may leave blocks without work; those are released.
     left = work.trials - (rounds - 1) * workers
-    released = at_once - math.ceil(left / (nodes * per_node))
+    released = at_once - math.ceil(left / slots)
     block_s = at_once * held_s - released * min(work.trial_s, last_s)
     return Choice(
         nodes=nodes,
@@ -186,10 +186,11 @@ def _powers(most: int) -> set[int]:
     return {2**i for i in range(most.bit_length())}
 
 
-def _sizes(study: Study, site: Site, per_node: int, work: Work) -> list[int]:
+def _sizes(study: Study, site: Site, shapes: Shapes, work: Work) -> list[int]:
     """Node counts to look at: those that finish in few, nearly full rounds of trials."""
     if not site.batch:
         return [1]
+    per_node = shapes.trials_per_node
     enough = math.ceil(work.trials / per_node)
     rounds = _powers(enough) | {3 * n for n in _powers(enough)}
     sizes = {math.ceil(work.trials / (per_node * n)) for n in rounds}
@@ -197,7 +198,7 @@ def _sizes(study: Study, site: Site, per_node: int, work: Work) -> list[int]:
     if entries:
         sizes |= {b.nodes[0] for b in entries if b.nodes[0] <= max(enough, entries[0].nodes[0])}
         sizes = {n for n in sizes if any(b.nodes[0] <= n <= b.nodes[1] for b in entries)}
-    return sorted(sizes)
+    return sorted({max(n, shapes.largest.nodes) for n in sizes})
 
 
 def _widths(queue: Queue | None, site: Site) -> list[int]:
@@ -225,20 +226,21 @@ def _fitting_walltime(
 def _choices(
     study: Study, site: Site, work: Work, wait_s: float, free: Sequence[Window]
 ) -> Iterator[Choice]:
-    per_node = workers_per_node(study, site)
+    trials = Shapes(study, site)
+    per_node = trials.trials_per_node
     queue = queue_of(site, study.queue)
     chaining = queue is None or queue.chaining
     room = queue.max_queued if queue is not None else None
-    sizes = _sizes(study, site, per_node, work)
+    sizes = _sizes(study, site, trials, work)
     shapes = [(nodes, at_once, math.inf) for nodes in sizes for at_once in _widths(queue, site)]
     # Each window as it is, and the sizes that fit into it, no longer than it lasts.
     for window in free:
         fitting = {n for n in sizes if n <= window.nodes} | {min(window.nodes, max(sizes))}
         shapes += [(nodes, 1, window.seconds) for nodes in sorted(fitting)]
     for nodes, at_once, window_s in dict.fromkeys(shapes):
-        if check_request(site, study.queue, nodes, 60.0) is None:
+        if nodes >= trials.largest.nodes and not check_request(site, study.queue, nodes, 60.0):
             longest_s = longest_walltime(site, study.queue, nodes)
-            workers = nodes * per_node * at_once
+            workers = max(1, int(nodes * per_node)) * at_once
             if at_once > 1 and workers >= 2 * work.trials:
                 continue
             walltime_s = _fitting_walltime(longest_s, work, workers, site.batch)
@@ -259,7 +261,7 @@ def _asked(
     study: Study, site: Site, work: Work, wait_s: float, free: Sequence[Window]
 ) -> Choice | None:
     """What the study asks for itself, where it finishes."""
-    blocks, per_node = study.blocks, workers_per_node(study, site)
+    blocks, per_node = study.blocks, Shapes(study, site).trials_per_node
     found = evaluate(work, blocks.nodes, per_node, blocks.max, blocks.walltime, wait_s, free)
     return None if found is None else replace(found, asked=True)
 

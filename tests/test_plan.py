@@ -78,6 +78,21 @@ def test_that_blocks_without_work_in_the_last_round_are_released() -> None:
     assert four.finish_s == wide.finish_s
 
 
+def test_that_trials_of_several_nodes_are_planned_on_blocks_that_hold_them() -> None:
+    # Two nodes of four ranks each.
+    study = study_of("blocks: auto\n", trials=10)
+    wide = study.model_copy(
+        update={"trial": study.trial.model_copy(update={"ranks": 8, "cores_per_rank": 1})}
+    )
+    plan = make_plan(wide, SUMMIT)
+    assert all(c.nodes >= 2 and c.workers <= c.nodes // 2 * c.at_once for c in plan.choices)
+    narrow = Window(nodes=1, seconds=7200.0)
+    assert make_plan(wide, SUMMIT, free=[narrow]).recommended.nodes >= 2
+    work = Work(trials=4, trial_s=100, resumable=True, margin_s=0, start_up_s=0)
+    choice = evaluate(work, nodes=4, per_node=0.5, at_once=1, walltime_s=1000, wait_s=0)
+    assert choice is not None and (choice.workers, choice.lost) == (2, 0.0)
+
+
 @given(
     trials=st.integers(1, 300),
     trial_s=st.floats(1, 20_000),

@@ -81,6 +81,17 @@ class Shapes:
         asked = self._study.blocks.workers_per_node
         return asked if asked is not None else self.fit(self.all[0])
 
+    @property
+    def largest(self) -> Shape:
+        """That which takes the most nodes."""
+        return max(self.all, key=lambda shape: shape.nodes)
+
+    @property
+    def trials_per_node(self) -> float:
+        """Trials at one time on a node, below 1 where they take several; all sizes are taken to be
+        equally frequent."""
+        return self.per_node * len(self.all) / sum(map(self.width, self.all))
+
     def fit(self, shape: Shape) -> int:
         """Trials of a shape, or their parts, that a node holds."""
         if shape.exclusive:
@@ -252,7 +263,7 @@ def check_shapes(study: Study, site: Site) -> list[InputError]:
 
 def _check_blocks(study: Study, site: Site, shapes: Shapes) -> Iterator[InputError]:
     blocks, node = study.blocks, site.node
-    largest = max(shape.nodes for shape in shapes.all)
+    largest = shapes.largest.nodes
     if largest > 1 and not site.batch:
         yield study.problem(
             "trial.ranks", f"a trial takes {largest} nodes of {node.cores} cores and {node.gpus} "
