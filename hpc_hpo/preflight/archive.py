@@ -7,6 +7,7 @@ import gzip
 import importlib.util
 import io
 import lzma
+import re
 import tarfile
 import tempfile
 import zipfile
@@ -33,6 +34,9 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
 )
+_FIRST = {magic[:1] for magic, _ in _MAGIC}
+#: The checksum's field in a tar's header: octal digits, with spaces and NULs around.
+_TAR_SUM = re.compile(rb"[ \0]*[0-7]+[ \0]*\Z")
 #: What reading damaged archives raises, in the standard library and in zstandard (whose
 #: ZstdError is told by its base).
 DAMAGE = (
@@ -64,9 +68,10 @@ class Rewound(io.RawIOBase):
 
 def kind_of(head: bytes) -> Kind:
     """What begins with these bytes (HEAD of them, or all there are); "" when nothing known."""
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
-            return kind
+    if head[:1] in _FIRST:
+        for magic, kind in _MAGIC:
+            if head.startswith(magic):
+                return kind
     if sif.is_sif(head):
         return "sif"
     return "tar" if _is_tar(head) else ""
@@ -74,7 +79,7 @@ def kind_of(head: bytes) -> Kind:
 
 def _is_tar(head: bytes) -> bool:
     """By the header's checksum, which old tars without a mark have as well."""
-    if len(head) < HEAD or not head.strip(b"\0"):
+    if len(head) < HEAD or not _TAR_SUM.match(head[148:156]):
         return False
     try:
         tarfile.TarInfo.frombuf(head[:HEAD], "utf-8", "surrogateescape")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -66,9 +68,26 @@ def _scan(elf: Any, where: str, target: Target) -> Iterator[Finding]:
     if (machine, elf.elfclass, elf.little_endian) != (arch.machine, arch.bits, arch.little):
         yield Finding(where, found, arch.name, remedy, kind="arch")
         return
+    _check_tables(elf)
     yield from _flags(elf.header.e_flags, where, arch, remedy)
     yield from _alignment(elf, where, target)
     yield from _libc(elf, where, target)
+
+
+def _check_tables(elf: Any) -> None:
+    """Refuse counts that cannot be: pyelftools would follow them for hours.
+
+    Raises:
+        ValueError: a table is longer than the file.
+    """
+    head = elf.header
+    length = elf.stream.seek(0, io.SEEK_END)
+    for what, count, offset, size in (
+        ("segments", elf.num_segments(), head.e_phoff, head.e_phentsize),
+        ("sections", elf.num_sections(), head.e_shoff, head.e_shentsize),
+    ):
+        if count and (size == 0 or offset + count * size > length):
+            raise ValueError(f"the table of {count} {what} does not fit into it")
 
 
 def describe(machine: str | int, bits: int, little: bool) -> str:
@@ -152,15 +171,31 @@ def glibc_needed(elf: Any) -> tuple[tuple[int, ...] | None, bool]:
     for section in elf.iter_sections():
         if not isinstance(section, GNUVerNeedSection):
             continue
-        for _, auxiliaries in section.iter_versions():
-            for auxiliary in auxiliaries:
-                version = _MARKS.get(auxiliary.name)
-                if version is None and (match := _VERSION.fullmatch(auxiliary.name)):
-                    version = parse_glibc(match[1])
-                if version is not None and (highest is None or version > highest):
-                    highest = version
+        for name in _version_names(section):
+            version = _MARKS.get(name)
+            if version is None and (match := _VERSION.fullmatch(name)):
+                version = parse_glibc(match[1])
+            if version is not None and (highest is None or version > highest):
+                highest = version
     dynamic = any(s.header.p_type == "PT_DYNAMIC" for s in elf.iter_segments())
     return highest, elf.num_sections() > 0 or not dynamic
+
+
+def _version_names(section: Any) -> Iterator[str]:
+    """The names of the symbol versions that a section asks for.
+
+    Raises:
+        ValueError: it counts more of them than it has room for; a damaged count must not be
+            followed.
+    """
+    left = section.header.sh_size // 16
+    for _, auxiliaries in section.iter_versions():
+        for auxiliary in itertools.chain([None], auxiliaries):
+            left -= 1
+            if left < 0:
+                raise ValueError("more symbol versions than their section holds")
+            if auxiliary is not None:
+                yield auxiliary.name
 
 
 def _needs_musl(elf: Any) -> bool:

@@ -66,7 +66,7 @@ class Walk:
             if path.is_dir():
                 self._folder(path, where)
             else:
-                self._file(path, where)
+                self._file(str(path), where)
         except OSError as error:
             self._unread(where, error)
         self.findings[begin:] = [replace(row, root=where) for row in self.findings[begin:]]
@@ -87,43 +87,49 @@ class Walk:
                 folders.clear()
                 continue
             for name in sorted(files):
-                path = Path(place, name)
-                inside = os.path.normpath(os.path.join(within, name))
+                inside = name if within == "." else f"{within}/{name}"
+                path, label = f"{place}/{name}", f"{where}/{inside}"
                 self.versions.note(where, inside)
                 own_libc = own_libc or _OWN_LIBC.match(inside) is not None
                 try:
-                    self._file(path, os.path.join(where, inside))
+                    self._file(path, label)
                 except OSError as error:
-                    if path.exists():  # not a link that leads nowhere
-                        self._unread(os.path.join(where, inside), error)
+                    if os.path.exists(path):  # not a link that leads nowhere
+                        self._unread(label, error)
         if own_libc:
             self._forget_libc(begin)
 
-    def _file(self, path: Path, where: str) -> None:
+    def _file(self, path: str, where: str) -> None:
         facts = os.stat(path)
         mark = (facts.st_dev, facts.st_ino)
         # libx.so, libx.so.1 and libx.so.1.2 are one file; a pipe would never end.
         if mark in self._seen or not stat.S_ISREG(facts.st_mode):
             return
         self._seen.add(mark)
+        # Bare calls: most of many files are data, and have been looked at after this.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            head = os.read(fd, archive.HEAD)
+        finally:
+            os.close(fd)
+        kind = archive.kind_of(head)
+        if not kind:
+            if where.endswith(".whl"):
+                self._wheel(where)
+                self.findings.append(damaged(where, "wheel", "it is no zip archive"))
+            return
         with open(path, "rb") as stream:
-            head = stream.read(archive.HEAD)
-            stream.seek(0)
-            kind = archive.kind_of(head)
             if kind == "elf":
                 self._elf(stream, where, self.target)
             elif kind == "sif":
                 self.findings += scan_sif(stream, where, self.target)
-                self._squashfs(path, where)
+                self._squashfs(Path(path), where)
             elif kind == "zip":
                 self._zip(stream, where, 0)
             elif kind == "tar":
                 self._tar(stream, where, 0, seekable=True)
-            elif kind:
+            else:
                 self.stream(stream, where, 0)
-            elif where.endswith(".whl"):
-                self._wheel(where)
-                self.findings.append(damaged(where, "wheel", "it is no zip archive"))
 
     def stream(
         self, stream: BinaryIO, where: str, depth: int, target: Target | None = None

@@ -21,6 +21,8 @@ _INSTALLED = re.compile(
 )
 _STANDARD = re.compile(r"(?P<prefix>.*?)(?:^|/)lib(?:64)?/python3\.(?P<minor>\d+)/os\.pyc?$")
 _CONDA = re.compile(r"(?P<prefix>.*?)(?:^|/)conda-meta/python-3\.(?P<minor>\d+)\.[^/]*\.json$")
+#: Every name that one of these matches, and a wheel's, ends so or holds "-info".
+_TELLING = (".whl", "/os.py", "/os.pyc", ".json")
 
 
 @dataclass
@@ -52,6 +54,8 @@ class Versions:
             name: the file's path inside it.
         """
         name = name.removeprefix("./")
+        if not name.endswith(_TELLING) and "-info" not in name:
+            return
         if name.endswith(".whl"):
             self._note_wheel(where, name)
         elif match := _INSTALLED.match(name):

@@ -128,6 +128,27 @@ def test_that_a_cut_object_is_told_as_damaged(look: Scan, cut: int) -> None:
     assert [row.kind for row in look(elf()[:cut])] == ["damaged"]
 
 
+@pytest.mark.parametrize(
+    ("place", "size", "count"),
+    [
+        (60, 2, 0xFFFF),  # sections
+        (56, 2, 0xFFFE),  # segments
+        (-64 * 2 + 44, 4, 0xFFFFFFFF),  # files that versions are of: sh_info of .gnu.version_r
+        (None, 2, 0xFFFF),  # versions of a file: vn_cnt
+    ],
+)
+def test_that_a_damaged_count_is_not_followed(
+    look: Scan, place: int | None, size: int, count: int
+) -> None:
+    content = bytearray(elf())
+    if place is None:
+        need = content.index(b"\x01\x00\x01\x00", 120)
+        place = need + 2
+    place %= len(content)
+    content[place : place + size] = count.to_bytes(size, "little")
+    assert [row.kind for row in look(bytes(content))] == ["damaged"]
+
+
 versions = st.lists(st.integers(0, 99), min_size=2, max_size=3)
 
 
