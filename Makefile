@@ -3,7 +3,7 @@
 # make test    the tests (make test-slow: the long ones; make test-batch: on batch systems;
 #              make test-ppc64le: with workers on an emulated ppc64le)
 # make lint    ruff and mypy
-# make torch   PyTorch too, for the jobs that train with it and their tests
+# make extras  all optional packages too, so that no test of them is skipped
 # make clean   remove the virtual environment and everything made by these
 #
 # Needs Python >= 3.10 with venv, and the network once, for the installation.
@@ -20,7 +20,7 @@ JOB := jobs/digits
 ATLAS := jobs/fastcalogan
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo demo-atlas test test-slow test-batch test-ppc64le lint torch clean
+.PHONY: demo demo-atlas test test-slow test-batch test-ppc64le lint extras clean
 .DELETE_ON_ERROR:
 
 # A fresh study folder each time: an old one would only be found finished.
@@ -60,7 +60,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-torch: $(VENV)/.installed-torch
+extras: $(VENV)/.installed-extras
 
 clean:
 	rm -rf "$(VENV)" build dist hpc_hpo.egg-info $(JOB)/data $(ATLAS)/data/demo
@@ -83,6 +83,10 @@ $(VENV)/.installed-test: $(VENV)/.made setup.cfg pyproject.toml
 
 $(VENV)/.installed-torch: $(VENV)/.made setup.cfg pyproject.toml
 	$(PIP) install --quiet --editable '.[torch]'
+	@touch $@
+
+$(VENV)/.installed-extras: $(VENV)/.installed-torch
+	$(PIP) install --quiet --editable '.[test,torch,optuna,nevergrad,zstd]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made setup.cfg pyproject.toml
