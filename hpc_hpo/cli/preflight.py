@@ -42,6 +42,8 @@ def preflight(study: Study, folder: StudyFolder, site: Site) -> tuple[list[Findi
         if manifest.holds(spec.name, spec.segment):
             staged = manifest.paths_of(spec.segment)[spec.name]
             walk.path(folder.path / staged, staged)
+            if spec.kind == "environment":
+                walk.findings += _without_parsl(walk, staged)
         elif spec.remote:
             walk.findings.append(
                 Finding(spec.label(), "not fetched yet", "a look at it",
@@ -58,6 +60,17 @@ def preflight(study: Study, folder: StudyFolder, site: Site) -> tuple[list[Findi
         walk.path(path)
     rows = [*unknown(target), *walk.findings, *_environment(walk, target, site)]
     return list(dict.fromkeys(rows)), walk.objects
+
+
+def _without_parsl(walk: Walk, label: str) -> Iterator[Finding]:
+    """An environment from which no worker can run; a command's own may do without."""
+    held = [p for where, p in walk.versions.places.items() if where.startswith(label)]
+    if not any("parsl" in place.packages for place in held):
+        parsl = versions_here().packages.get("parsl", "")
+        yield Finding(
+            label, "an environment without Parsl", f"Parsl {parsl}, if workers run from it",
+            f"pip install parsl=={parsl} there", "warning", "parsl",
+        )  # fmt: skip
 
 
 def _without_wheels(held: Wheelhouse | None, label: str, target: Target) -> Iterator[Finding]:

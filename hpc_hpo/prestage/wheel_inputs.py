@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def _houses(study: Study, manifest: Manifest, folder: StudyFolder) -> Iterator[t
             yield spec, folder.path / manifest.paths_of(spec.segment)[spec.name]
 
 
+def _written(study: Study, spec: Input, staged: Path) -> Path:
+    """The requirements file where its author wrote it: what it includes lies beside it there."""
+    if spec.remote:
+        return staged
+    own = Path(os.path.join(study.folder, os.path.expanduser(spec.source.removeprefix("file://"))))
+    return own if own.is_file() else staged
+
+
 def stage_wheels(
     study: Study,
     manifest: Manifest,
@@ -44,8 +53,8 @@ def stage_wheels(
         InputError, IndexUnreachable: as fetch_wheelhouse.
     """
     made = [
-        fetch_wheelhouse(file, file.parent, target, supplies)
-        for _, file in _houses(study, manifest, folder)
+        fetch_wheelhouse(_written(study, spec, file), file.parent, target, supplies)
+        for spec, file in _houses(study, manifest, folder)
     ]
     return sum(len(house.wheels) for house in made)
 

@@ -101,6 +101,18 @@ def test_that_another_parsl_on_the_other_end_is_refused(
     assert "Parsl 2025.1.1" in done.stdout and versions_here().packages["parsl"] in done.stdout
 
 
+def test_that_an_environment_without_parsl_is_warned_of(
+    hpc_hpo: Command, study: Callable[..., Path]
+) -> None:
+    file = study(env=tar({f"{PLACE}/numpy-2.0.dist-info/METADATA": b"x"}))
+    text = file.read_text().replace("env.bin", "env.bin, kind: environment")
+    file.write_text(text)
+    done = hpc_hpo("prestage", file)
+    assert done.exit_code == 0, done.output
+    (row,) = [line for line in done.stdout.splitlines() if "without Parsl" in line]
+    assert row.startswith("warning") and versions_here().packages["parsl"] in row
+
+
 def test_that_an_environment_nobody_can_look_at_is_said_to_be_not_checked(
     hpc_hpo: Command, study: Callable[..., Path]
 ) -> None:

@@ -273,7 +273,8 @@ def test_that_prestage_fetches_the_wheels_of_a_study_and_its_table_lists_what_ha
     index("torch", "1.0", INTEL)
     (tmp_path / "site.yaml").write_text(SITE)
     (tmp_path / "study.yaml").write_text(STUDY)
-    (tmp_path / "requirements.txt").write_text("core\n")
+    (tmp_path / "more.txt").write_text("core\n")
+    (tmp_path / "requirements.txt").write_text("-r more.txt\n")
     study = str(tmp_path / "study.yaml")
     run = CliRunner().invoke
     before = run(cli, ["check", study])
