@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.slurm.netns import Namespaces
+
 #: What has to be installed, by the names of Debian's packages.
 PACKAGES = "slurmctld slurmd slurm-client"
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
@@ -63,12 +65,14 @@ class SlurmCluster:
         nodes, cpus, gpus: the nodes n1, n2, ..., and the shape of each.
         speed: how many times faster the controller's clock runs. A limit of one minute then kills
             after 60 / speed seconds and some; squeue cannot tell elapsed times.
+        apart: namespaces for the nodes, which then have no network but the way to here.
     """
 
     def __init__(
-        self, folder: Path, *, nodes: int = 4, cpus: int = 2, gpus: int = 2, speed: int = 1
+        self, folder: Path, *, nodes: int = 4, cpus: int = 2, gpus: int = 2, speed: int = 1,
+        apart: Namespaces | None = None,
     ) -> None:  # fmt: skip
-        self.folder, self.nodes, self.speed = folder, nodes, speed
+        self.folder, self.nodes, self.speed, self.apart = folder, nodes, speed, apart
         self.config = folder / "slurm.conf"
         self.env = {**os.environ, "PATH": _PATH, "SLURM_CONF": str(self.config)}
         folder.mkdir(parents=True)
@@ -77,7 +81,7 @@ class SlurmCluster:
         user, host = getpass.getuser(), socket.gethostname().partition(".")[0]
         settings = {
             "ClusterName": "test",
-            "SlurmctldHost": f"{host}(127.0.0.1)",
+            "SlurmctldHost": f"{host}({apart.controller if apart else '127.0.0.1'})",
             "SlurmctldPort": port,
             "SlurmUser": user,
             "SlurmdUser": user,
@@ -93,7 +97,7 @@ class SlurmCluster:
             "SlurmdLogFile": folder / "slurmd-%n.log",
             "ProctrackType": "proctrack/linuxproc",
             "TaskPlugin": "task/none",
-            "CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny",
+            "CommunicationParameters": "" if apart else "NoCtldInAddrAny,NoInAddrAny",
             "JobAcctGatherType": "jobacct_gather/none",
             "AccountingStorageType": "accounting_storage/none",
             # One line for each job that ended, with its state.
@@ -112,9 +116,10 @@ class SlurmCluster:
             "SlurmdParameters": "config_overrides",
             "GresTypes": "gpu",
         }
-        lines = [f"{key}={value}" for key, value in settings.items()]
+        lines = [f"{key}={value}" for key, value in settings.items() if value != ""]
         lines.append(
-            f"NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 "
+            f"NodeName=n[1-{nodes}] NodeHostname={host} "
+            f"NodeAddr={apart.addresses if apart else '127.0.0.1'} "
             f"Port=[{port + 1}-{port + nodes}] CPUs={cpus} Boards=1 SocketsPerBoard=1 "
             f"CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory=4000 Gres=gpu:{gpus} State=UNKNOWN"
         )
@@ -183,9 +188,11 @@ class SlurmCluster:
     def start_node(self, number: int) -> None:
         """Start a node's daemon."""
         (self.folder / f"spool-n{number}").mkdir(exist_ok=True)
+        inside = self.apart.inside(number) if self.apart is not None else []
         subprocess.run(
-            ["slurmd", "-N", f"n{number}", "-f", str(self.config)], env=self.env, check=True
-        )
+            [*inside, "slurmd", "-N", f"n{number}", "-f", str(self.config)],
+            env=self.env, check=True,
+        )  # fmt: skip
 
     def kill_daemon(self, number: int) -> None:
         """Kill a node's daemon; its steps go on, out of the controller's reach."""
