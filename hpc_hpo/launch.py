@@ -28,8 +28,9 @@ from hpc_hpo.pilot.queues import check_queue
 from hpc_hpo.pilot.sources import block_source, check_shape
 from hpc_hpo.plan import resolve_blocks
 from hpc_hpo.prestage import running
-from hpc_hpo.prestage.local import check_inputs, stage
 from hpc_hpo.prestage.manifest import Manifest, load_manifest
+from hpc_hpo.prestage.sources import check_inputs
+from hpc_hpo.prestage.staging import stage
 from hpc_hpo.prestage.verify import broken_segments, verify
 from hpc_hpo.site import Site, load_site
 from hpc_hpo.steering.adopt import Inheritance, newest_checkpoint_in
@@ -148,7 +149,7 @@ def require_inputs(study: Study, folder: StudyFolder) -> Manifest:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise InputError(
             f"staged inputs are not as they were:\n{listed}\n"
-            "Run `hpc-hpo prestage` to take them as they are now.",
+            "Bring them back, or take them as they are now: `hpc-hpo prestage --update`.",
             file=str(folder.manifest),
         )
     return manifest

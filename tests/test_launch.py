@@ -105,7 +105,10 @@ def test_that_a_changed_input_is_refused_until_it_is_staged_again(place):
     assert result.exit_code == 2
     assert "data.txt has changed" in result.output
     assert hpc_hpo("prestage", place / "study.yaml", "--verify").exit_code == 2
-    assert hpc_hpo("prestage", place / "study.yaml").exit_code == 0
+    result = hpc_hpo("prestage", place / "study.yaml")
+    assert result.exit_code == 2, "its trials have used what it was"
+    assert "data.txt has changed since it was staged" in result.output
+    assert hpc_hpo("prestage", place / "study.yaml", "--update").exit_code == 0
     assert hpc_hpo("prestage", place / "study.yaml", "--verify").exit_code == 0
 
 

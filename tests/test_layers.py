@@ -16,7 +16,7 @@ LONGEST = 400  # lines of a file
 
 #: Each room with its layer. A module may import from its own room and from lower layers.
 ROOMS: dict[int, list[set[str]]] = {
-    0: [{"errors", "clock", "fsio", "version", "site_configs"}],
+    0: [{"errors", "clock", "fsio", "version", "site_configs", "archives"}],
     1: [{"model", "ranks", "space", "yamlio", "units", "schema"}],
     2: [{"study", "site", "journal", "folder"}],
     3: [{"optimizers"}, {"prestage"}, {"preflight"}, {"pilot"}, {"worker"}],
@@ -31,7 +31,7 @@ PLACE = {
     for name in names
 }
 #: What a worker may import: compute nodes have little else, and a trial must start at once.
-WORKER_OWN = {"errors", "clock", "fsio", "model", "ranks", "worker"}
+WORKER_OWN = {"errors", "clock", "fsio", "archives", "model", "ranks", "worker"}
 # mpi4py is imported for trials of several ranks alone.
 # psutil is there wherever a Parsl worker is: Parsl itself needs it.
 WORKER_OTHERS = {"numpy", "h5py", "psutil", "mpi4py", "hpc_hpo"} | set(sys.stdlib_module_names)
@@ -44,6 +44,8 @@ WRAPPED = {
     "zstandard": "preflight",
     "click": "cli",
     "rich": "cli",
+    "fsspec": "prestage",
+    "aiohttp": "prestage",
 }
 
 

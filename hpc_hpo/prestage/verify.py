@@ -53,8 +53,8 @@ def broken_segments(manifest: Manifest, folder: StudyFolder) -> dict[str | None,
         problem = _problem(file, folder, False)
         if problem is not None:
             found[file.segment] = (
-                f"input {file.input}: {file.target} {problem}; run `hpc-hpo prestage` to take it "
-                "as it is now"
+                f"input {file.input}: {file.target} {problem}; bring it back, or take it as it is "
+                "now: `hpc-hpo prestage --update`"
             )
     return found
 

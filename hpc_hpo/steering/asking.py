@@ -8,7 +8,7 @@ from typing import Any
 from hpc_hpo.errors import InputError
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.fsio import unseal
-from hpc_hpo.prestage.local import stage
+from hpc_hpo.prestage.staging import stage
 from hpc_hpo.schema import one_of
 from hpc_hpo.steering.opening import pending_specs, with_added
 from hpc_hpo.steering.requests import write_request

@@ -11,9 +11,10 @@ import pytest
 from hpc_hpo.errors import InputError, StudyHeld
 from hpc_hpo.folder import HOLDER_TTL_S, StudyFolder
 from hpc_hpo.prestage import running
-from hpc_hpo.prestage.local import check_inputs, stage
 from hpc_hpo.prestage.lock import PrestageLock
 from hpc_hpo.prestage.manifest import Failure, Manifest, load_manifest
+from hpc_hpo.prestage.sources import check_inputs
+from hpc_hpo.prestage.staging import stage
 from hpc_hpo.study import load_study
 
 STUDY = """
