@@ -39,8 +39,8 @@ def prestage(
 ) -> int:  # fmt: skip
     """Bring the inputs into the study folder and write manifest.json.
 
-    What is staged is then held against the site's architecture. Of all commands, this one alone
-    uses the network.
+    What is staged is then held against the site's architecture. Of the commands, this one and
+    `segment add` alone use the network.
 
     PATH is a study.yaml, or a study's folder (default: here).
     """

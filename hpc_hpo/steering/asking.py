@@ -74,7 +74,7 @@ def add_segment(study: Study, folder: StudyFolder, spec: dict[str, Any]) -> None
         raise InputError("there is a segment of this name", found=spec["name"])
     study = before.with_segments([spec])
     if study.segments[spec["name"]].inputs:
-        manifest = stage(study, folder)
+        manifest = stage(study, folder, network=True)
         if problem := manifest.problem_of(spec["name"]):
             raise InputError(problem)
     write_request(folder, "add", spec["name"], spec=spec)

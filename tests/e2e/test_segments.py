@@ -13,9 +13,9 @@ import pytest
 
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import read_events, replay
-from hpc_hpo.prestage.staging import stage
 from hpc_hpo.prestage.lock import PrestageLock
 from hpc_hpo.prestage.manifest import Manifest, load_manifest
+from hpc_hpo.prestage.staging import stage
 from hpc_hpo.study import load_study
 from tests.e2e.conftest import wait_until
 

@@ -8,8 +8,8 @@ import pytest
 
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import StudyState
-from hpc_hpo.prestage.staging import stage
 from hpc_hpo.prestage.manifest import Failure, Manifest
+from hpc_hpo.prestage.staging import stage
 from hpc_hpo.prestage.verify import broken_segments
 from hpc_hpo.steering.gate import LOOK_S, ManifestGate
 from hpc_hpo.steering.opening import Opening
