@@ -88,6 +88,21 @@ def test_that_of_an_image_for_many_platforms_only_the_site_s_counts(look: Scan) 
     assert row.found == "an image for amd64 and arm64"
 
 
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"platform": {"architecture": "unknown", "os": "unknown"}},
+        {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}},
+    ],
+)
+def test_that_attestations_beside_an_image_are_no_images(look: Scan, marks) -> None:
+    files = oci("ppc64le", [GOOD_LAYER], platform="ppc64le")
+    index = json.loads(files["index.json"])
+    index["manifests"].append({"digest": "sha256:" + "0" * 64, **marks})
+    files["index.json"] = json.dumps(index).encode()
+    assert look(tar(files, "w"), "i.tar") == []
+
+
 def test_that_a_config_behind_a_right_platform_is_read_too(look: Scan) -> None:
     (row,) = look(tar(oci("amd64", [GOOD_LAYER], platform="ppc64le"), "w"), "i.tar")
     assert row.found == "an image for amd64" and "blobs/" in row.where
