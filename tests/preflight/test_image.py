@@ -96,11 +96,12 @@ def test_that_of_an_image_for_many_platforms_only_the_site_s_counts(look: Scan) 
     ],
 )
 def test_that_attestations_beside_an_image_are_no_images(look: Scan, marks) -> None:
-    files = oci("ppc64le", [GOOD_LAYER], platform="ppc64le")
-    index = json.loads(files["index.json"])
-    index["manifests"].append({"digest": "sha256:" + "0" * 64, **marks})
-    files["index.json"] = json.dumps(index).encode()
-    assert look(tar(files, "w"), "i.tar") == []
+    for claim, found in (("ppc64le", []), ("amd64", ["an image for amd64"])):
+        files = oci(claim, [GOOD_LAYER], platform=claim)
+        index = json.loads(files["index.json"])
+        index["manifests"].append({"digest": "sha256:" + "0" * 64, **marks})
+        files["index.json"] = json.dumps(index).encode()
+        assert [row.found for row in look(tar(files, "w"), "i.tar")] == found
 
 
 def test_that_a_config_behind_a_right_platform_is_read_too(look: Scan) -> None:
