@@ -1,4 +1,4 @@
-"""The keeper of one rank: ``python -c BOOT PACKAGE ranks.json``, started by the launcher.
+"""The keeper of one rank: process.program("keeper", "ranks.json"), started by the launcher.
 
 It finds out which rank it is, takes that rank's share of the slice's place (GPUs, cores, threads),
 starts the payload and stays beside it: it passes signals and messages on, tells the worker how
@@ -26,7 +26,7 @@ from hpc_hpo.ranks import rank_share
 from hpc_hpo.worker.channel import Channel, ChannelClosed
 from hpc_hpo.worker.node import node_name
 from hpc_hpo.worker.place import bind, distributed, hardware_threads, share_variables
-from hpc_hpo.worker.process import end_session, signal_session, start
+from hpc_hpo.worker.process import end_session, program, signal_session, start
 
 #: (rank, rank on its node) as launchers tell them; those of srun count only under srun, for a
 #: batch script of Slurm has them, too.
@@ -44,11 +44,6 @@ _TICK_S = 0.05
 #: How long a payload's last words are waited for after its end, and its stack when it is asked
 #: for, in seconds.
 _LAST_WORDS_S = 0.5
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-_BOOT = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
-    "from hpc_hpo.worker.rank_main import main; main(*map(int, sys.argv[2:]))"
-)
 
 
 def find_rank(launcher: str, environ: Mapping[str, str]) -> tuple[int, int | None]:
@@ -126,10 +121,7 @@ class Keeper:
         self.stack, stack_end = os.pipe()
         with theirs:
             fds = (theirs.fileno(), stack_end)
-            argv = self.spec["argv"] or [
-                sys.executable, "-c", _BOOT, _PACKAGE_PARENT, str(fds[0]), str(self.shape.ranks),
-                str(fds[1]),
-            ]  # fmt: skip
+            argv = self.spec["argv"] or program("rank_main", fds[0], self.shape.ranks, fds[1])
             if self.place["bind"]:
                 # Inherited; threads that do not exist yet are bound, too.
                 bind(os.getpid(), hardware_threads(self.cores))

@@ -5,24 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import sys
-from pathlib import Path
 from typing import cast
 
 from hpc_hpo.model import SliceOutcome
 from hpc_hpo.worker.channel import Channel, ChannelClosed
 from hpc_hpo.worker.gate import Gate
 from hpc_hpo.worker.job import SliceJob, base_environment, start_payload
-from hpc_hpo.worker.process import end_session
+from hpc_hpo.worker.process import end_session, program
 
 _TICK_S = 0.1
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-#: The folder the process starts in must not become a place to import from; the package's own
-#: place comes last, so that it shadows nothing of the user's.
-_BOOT = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
-    "from hpc_hpo.worker.runner import main; main(int(sys.argv[2]))"
-)
 
 
 class RunnerClient:
@@ -68,7 +59,7 @@ class RunnerClient:
             try:
                 self._process, self._gate = start_payload(
                     job,
-                    [sys.executable, "-c", _BOOT, _PACKAGE_PARENT, str(theirs.fileno())],
+                    program("runner", theirs.fileno()),
                     cwd=None,
                     env=base_environment(job),
                     pass_fds=[theirs.fileno()],

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,23 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 #: Loaded before any fork: between fork and exec nothing may be imported or looked up.
 _LIBC = ctypes.CDLL(None) if os.uname().sysname == "Linux" else None
 _POLL_S = 0.02
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+#: The folder that a process starts in must not become a place to import from; the package's own
+#: place comes last, so that it shadows nothing of the user's.
+_BOOT = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
+    "from hpc_hpo.worker.{module} import main; sys.exit(main(*sys.argv[2:]))"
+)
+
+
+def program(module: str, *arguments: object) -> list[str]:
+    """The argument list of a Python process that calls the `main` of a module of this room.
+
+    Args:
+        arguments: of `main`, which gets them as strings.
+    """
+    boot = _BOOT.format(module=module)
+    return [sys.executable, "-c", boot, _PACKAGE_PARENT, *map(str, arguments)]
 
 
 def _die_with_parent(parent: int) -> Callable[[], None]:

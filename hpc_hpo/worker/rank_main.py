@@ -66,25 +66,25 @@ def fail(line: Channel, error: ErrorInfo) -> None:
     os._exit(1)
 
 
-def main(channel_fd: int, ranks: int, stack_fd: int) -> None:
-    """Run one slice over the socket `channel_fd` as one of `ranks` ranks.
+def main(channel_fd: str, size: str, stack_fd: str) -> None:
+    """Run one slice over the socket `channel_fd` as one of `size` ranks.
 
     On SIGQUIT it writes where it stands to the file `stack_fd`, in the midst of an MPI call, too.
     """
     faulthandler.enable()
-    faulthandler.register(signal.SIGQUIT, file=stack_fd, all_threads=False)
+    faulthandler.register(signal.SIGQUIT, file=int(stack_fd), all_threads=False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(  # type: ignore[union-attr]
             encoding="utf-8", errors="backslashreplace", line_buffering=True
         )
     signal.signal(signal.SIGTERM, lambda number, frame: None)
-    line = Channel(socket.socket(fileno=channel_fd))
+    line = Channel(socket.socket(fileno=int(channel_fd)))
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         fail(line, describe_error("launch", error))
         return
-    comm = MPI.COMM_WORLD
+    comm, ranks = MPI.COMM_WORLD, int(size)
     if comm.Get_size() != ranks:
         fail(line, ErrorInfo(kind="launch", message=_worlds(comm.Get_size(), ranks)))
     # Rank 0 alone is told the point, and tells the others: they cannot differ.

@@ -25,14 +25,9 @@ from hpc_hpo.worker.channel import Channel, ChannelClosed
 from hpc_hpo.worker.job import SliceJob, signal_name
 from hpc_hpo.worker.node import own_addresses
 from hpc_hpo.worker.place import master_port
+from hpc_hpo.worker.process import program
 
 FILE = "ranks.json"
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-#: As for the runner: the start folder is no place to import from, the package's own comes last.
-_BOOT = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
-    "from hpc_hpo.worker.keeper import main; sys.exit(main(sys.argv[2]))"
-)
 _HOST = re.compile(r"\{host:([^}]*)\}")
 
 
@@ -106,10 +101,9 @@ class RankServer:
             "environment": sent,
             "given": job.task.get("env", {}),
             "master_port": master_port(job.request, os.environ.get("HPC_HPO_BLOCK", "")),
-            "kill_grace_s": job.kill_grace_s,
         }
         self._write(self._file, json.dumps(content))
-        self.launch = [*self._launch_line(folder), *self._keeper()]
+        self.launch = [*self._launch_line(folder), *program("keeper", self._file)]
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
@@ -132,9 +126,6 @@ class RankServer:
             self._write(erf, _HOST.sub(number, place["erf"]))
             line = [word.replace("{erf}", str(erf)) for word in line]
         return [_program(line[0]), *line[1:]]
-
-    def _keeper(self) -> list[str]:
-        return [sys.executable, "-c", _BOOT, _PACKAGE_PARENT, str(self._file)]
 
     # -- messages ----------------------------------------------------------------
 

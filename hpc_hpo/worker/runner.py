@@ -124,7 +124,7 @@ class Runner:
             self._channel = None
 
 
-def main(channel_fd: int) -> None:
+def main(channel_fd: str) -> None:
     """Serve slices over the socket `channel_fd` until it is closed."""
     faulthandler.enable()
     for stream in (sys.stdout, sys.stderr):
@@ -132,7 +132,7 @@ def main(channel_fd: int) -> None:
         stream.reconfigure(  # type: ignore[union-attr]
             encoding="utf-8", errors="backslashreplace", line_buffering=True
         )
-    runner = Runner(Channel(socket.socket(fileno=channel_fd)))
+    runner = Runner(Channel(socket.socket(fileno=int(channel_fd))))
     os.register_at_fork(after_in_child=runner.forget_channel)
     signal.signal(signal.SIGUSR1, runner.on_signal)
     # A scheduler may send TERM to every process of a job: the worker, which gets it too, knows

@@ -14,9 +14,17 @@ import pytest
 from hpc_hpo import journal
 from tests.e2e.conftest import ROOT, wait_until
 from tests.fakes.lsf import FakeLsf
+from tests.mpi import require_mpiexec
 
 # Each takes a minute at most on a machine that does nothing else.
-pytestmark = [pytest.mark.slow, pytest.mark.batch, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(autouse=True)
+def mpi() -> None:
+    """The workers' Python is that of the tests."""
+    require_mpiexec()
+
 
 SITE = """\
 name: small-summit

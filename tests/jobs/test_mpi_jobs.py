@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -18,6 +16,7 @@ import pytest
 from hpc_hpo.pilot.shapes import Shapes
 from hpc_hpo.site import load_site
 from hpc_hpo.study.load import load_study
+from tests.mpi import require_mpiexec
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ROOT / "jobs"
@@ -29,19 +28,8 @@ DECOMPOSITIONS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)]
 
 @pytest.fixture(scope="module")
 def mpiexec() -> str:
-    """The launcher; it lies beside this Python when MPI came as a wheel."""
-    beside = Path(sys.executable).parent / "mpiexec"
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    try:
-        import mpi4py  # noqa: F401
-    except ImportError:
-        found = None
-    if not found:
-        words = "needs mpi4py and an MPI: pip install mpi4py mpich"
-        if os.environ.get("HPC_HPO_NEEDS_MPI"):
-            pytest.fail(words)
-        pytest.skip(words)
-    return found
+    """The launcher."""
+    return require_mpiexec()
 
 
 def run_ranks(

@@ -12,9 +12,17 @@ from pathlib import Path
 import pytest
 
 from hpc_hpo.worker.checkpoint import verify
+from tests.mpi import require_mpiexec
 
 # Each takes a minute at most on a machine that does nothing else.
-pytestmark = [pytest.mark.slow, pytest.mark.batch, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(autouse=True)
+def mpi() -> None:
+    """The workers' Python is that of the tests."""
+    require_mpiexec()
+
 
 STUDY = """
 name: chain

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,31 +15,16 @@ import psutil
 import pytest
 
 from hpc_hpo.worker.checkpoint import verify
+from tests.mpi import require_mpiexec
 from tests.worker.bench import Bench, is_running, wait_for
 
 RANKS = 4
 
 
-def mpiexec() -> str:
-    """The launcher; it lies beside this Python when MPI came as a wheel."""
-    beside = Path(sys.executable).parent / "mpiexec"
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    try:
-        import mpi4py  # noqa: F401
-    except ImportError:
-        found = None
-    if not found:
-        words = "needs mpi4py and an MPI: pip install mpi4py mpich"
-        if os.environ.get("HPC_HPO_NEEDS_MPI"):
-            pytest.fail(words)
-        pytest.skip(words)
-    return found
-
-
 @pytest.fixture
 def ranks(bench: Bench) -> Iterator[Bench]:
     """A bench whose slices are of four ranks on one node."""
-    launcher = mpiexec()
+    launcher = require_mpiexec()
     made = bench.request
     nodes = [["here", list(range(RANKS)), [0, 1, 2, 3]]]
 
@@ -364,7 +347,7 @@ def test_that_ranks_end_with_their_worker_whatever_becomes_of_the_launcher(bench
 def test_that_a_one_rank_trial_is_no_rank_of_the_pilot_s_world(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mpiexec()
+    require_mpiexec()
     # What the process managers of MPICH, Open MPI and jsrun set for the processes they start.
     for name, value in {
         "PMI_RANK": "1", "PMI_SIZE": "2", "PMI_FD": "77", "PMIX_RANK": "1", "PMIX_NAMESPACE": "x",
