@@ -74,7 +74,6 @@ class Block:
     ended: float | None = None
     workers: int = 0
     nodes_ended: int = 0
-    nodes_started: int = 0
     managers: int = 0  #: registered and alive at the last look
     reason: str | None = None
     connected: bool = False  #: a manager of it has registered

@@ -163,7 +163,6 @@ class ParslPilot:
                 events += self._restart(first.job, record["block"], now)
             block = self._blocks[record["block"]]
             if record["e"] == "node-start":
-                block.nodes_started += 1
                 block.workers += record["workers"]
                 block.started = min(block.started or record["at"], record["at"])
                 block.deadline = min(block.deadline, record["deadline"] or math.inf)
