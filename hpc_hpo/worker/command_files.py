@@ -12,6 +12,9 @@ from hpc_hpo.worker.checkpoint import FILES, Saved
 
 #: A file that did not change for this long is taken as whole.
 QUIET_S = 0.25
+#: Files that never come to rest are copied after this all the same, if no change falls into
+#: the copying.
+RESTLESS_S = 2.0
 Signature = dict[str, tuple[int, int]]
 
 
@@ -46,6 +49,7 @@ class FileWatch:
         self._saved = self.look()
         self._seen = self._saved
         self._seen_at = float("-inf")
+        self._unsaved_at: float | None = None
 
     def look(self) -> Signature:
         """Relative name -> (modification time in ns, size) of every checkpoint file."""
@@ -67,8 +71,12 @@ class FileWatch:
         if current != self._seen:
             self._seen, self._seen_at = current, now
         if not current or current == self._saved:
+            self._unsaved_at = None
             return None
-        return None if quiet and now - self._seen_at < QUIET_S else current
+        if self._unsaved_at is None:
+            self._unsaved_at = now
+        restless = now - self._unsaved_at >= RESTLESS_S
+        return None if quiet and now - self._seen_at < QUIET_S and not restless else current
 
     def copy(self, signature: Signature, folder: Path) -> None:
         """Copy the files into a checkpoint's folder.
@@ -89,4 +97,4 @@ class FileWatch:
 
     def mark_saved(self, signature: Signature) -> None:
         """The files as they were at the last save."""
-        self._saved = signature
+        self._saved, self._unsaved_at = signature, None

@@ -76,6 +76,20 @@ def test_that_twenty_calls_reach_the_maximum_and_repeat_nothing(
     assert all(space.validate(p) == p for p, _ in points)
 
 
+def test_that_models_reach_their_maximum_side_by_side() -> None:
+    pair = [{"model_id": i, "search_space": SPACE} for i in (3, 8)]
+    points: list[list[Any]] = []
+    for _ in range(20):
+        fresh = steer({"points": points, "opt_space": pair}, 3, 41)
+        points += [[p, None] for p in fresh]
+        for entry in points[:-3]:
+            # The second model's losses are told, the first one's stay away for ever.
+            entry[1] = loss_of(entry[0][1]) if entry[0][0] == 8 else None
+    assert [model for (model, _), _ in points].count(3) == 41
+    assert [model for (model, _), _ in points].count(8) == 41
+    assert len({json.dumps(p, sort_keys=True) for p, _ in points}) == 82
+
+
 @pytest.mark.parametrize("barrier", [True, False], ids=["barrier", "no barrier"])
 def test_that_the_default_finds_better_points_than_random_at_equal_count(barrier: bool) -> None:
     def best(optimizer: str, seed: int) -> float:

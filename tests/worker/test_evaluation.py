@@ -177,6 +177,17 @@ def test_that_other_names_are_used(bench: Bench) -> None:
     assert bench.run()["loss"] == 2.0
 
 
+def test_that_files_which_never_rest_are_saved_all_the_same(bench: Bench) -> None:
+    payload(
+        bench,
+        "while [ ! -d ../ckpt-000001-000001 ]; do echo x >> state; sleep 0.05; done; kill -9 $$",
+        checkpoint_files=["state"], checkpoint_every_s=0.1, max_time_s=30.0,
+    )  # fmt: skip
+    outcome = bench.run()
+    assert outcome["checkpoint"]["name"] == "ckpt-000001-000001", outcome
+    assert outcome["error"]["kind"] == "signal"
+
+
 def test_that_a_segment_s_point_begins_with_its_number(bench: Bench) -> None:
     archive(given_checkpoint(bench.dir, {"x": 2.0}, "pid22"), "state/count", b"8\n")
     payload(bench, "cat input.json; " + COUNTER % ":" + "echo %SEGMENT_NAME")
