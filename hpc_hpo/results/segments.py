@@ -92,7 +92,7 @@ def _row(
     )
     problem = record.problem
     if problem is None and record.failed and not record.completed and record.ended == record.asked:
-        problem = f"no trial has a loss, {record.failed} failed"
+        problem = f"all its {record.failed} trials have failed"
     done = budget is not None and record.ended >= budget
     word = (
         "stopped" if record.stopped

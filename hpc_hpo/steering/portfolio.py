@@ -251,7 +251,7 @@ class Portfolio:
         for name, seat in self._seats.items():
             record = seat.record
             if not (record.completed or record.stopped):
-                failed = f"no trial has a loss, {record.failed} failed" if record.failed else ""
+                failed = f"all its {record.failed} trials have failed" if record.failed else ""
                 found[name] = record.problem or failed or "no trial has ended"
         return found
 

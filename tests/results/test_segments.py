@@ -60,7 +60,7 @@ def test_that_every_segment_has_its_state_and_its_best(state: StudyState) -> Non
     }  # fmt: skip
     best = rows["a"].best
     assert best is not None and (best.id, best.loss) == (1, 2.0)
-    assert rows["b"].problem == "no trial has a loss, 1 failed"
+    assert rows["b"].problem == "all its 1 trials have failed"
     assert rows["d"].problem == "input data: no such file"
     assert [rows[name].budget for name in NAMES] == [2, 1, 2, 2, 2]
     assert rows["a"].plain()["values"] == {"k": 1}
@@ -78,7 +78,7 @@ def test_that_counts_and_problems_are_in_the_summary(state: StudyState, tmp_path
     assert found["segments"] == {
         "new": 0, "running": 1, "done": 1, "target": 1, "stopped": 0, "failed": 2, "total": 5,
         "problems": {
-            "b": "no trial has a loss, 1 failed", "d": "input data: no such file",
+            "b": "all its 1 trials have failed", "d": "input data: no such file",
         },
     }  # fmt: skip
     assert segment_counts(segment_rows(StudyState(), STUDY))["new"] == 5
