@@ -122,7 +122,7 @@ class PlainLog:
         self._tally = tally
         self._next_line = tally.begun + LINE_EVERY_S
         self._blocks: dict[str, str] | None = None
-        self._segments = (0, 0.0)
+        self._next_look = 0.0
         self._told: set[str | None] = set()
 
     def say(self, text: str) -> None:
@@ -167,9 +167,10 @@ class PlainLog:
 
     def _say_segments(self, state: StudyState) -> None:
         """Say which segments cannot run, once each."""
-        if len(state.segments) == self._segments[0] and self._tally.now() < self._segments[1]:
+        # Not at every turn: there may be thousands. The report at the end names all.
+        if self._tally.now() < self._next_look:
             return
-        self._segments = len(state.segments), self._tally.now() + SEGMENTS_EVERY_S
+        self._next_look = self._tally.now() + SEGMENTS_EVERY_S
         for name, record in state.segments.items():
             if record.problem is not None and name not in self._told:
                 self._told.add(name)
