@@ -111,7 +111,9 @@ def histories(draw: st.DrawFn, max_steps: int = 25) -> Sequence[Event]:
         idle = [t for t in slices if t not in open_slice]
         if step == "ask" or (step == "submit" and not idle) or not slices:
             slices[count] = 0
-            events.append(asked(count, draw(points), at))
+            segment = draw(st.sampled_from([None, "a", "b"]))
+            own = {} if segment is None else {"segment": segment}
+            events.append({**asked(count, draw(points), at), **own})
             count += 1
         elif step == "submit":
             trial = draw(st.sampled_from(idle))
@@ -143,6 +145,8 @@ def histories(draw: st.DrawFn, max_steps: int = 25) -> Sequence[Event]:
                             block("b0", "running", at, started=at, deadline=at + 60, workers=2),
                             block("b0", "ended", at, ended=at),
                             {"e": "refused", "trial": 0, "slice": 1, "at": at},
+                            {"e": "segment", "op": "rerun", "segment": "a", "at": at},
+                            {"e": "segment", "op": "stop", "segment": "b", "at": at},
                             {"e": "stop", "run": 1, "at": at, "reason": "asked", "cpu": 0.5},
                         ]
                     )

@@ -241,9 +241,6 @@ class Steering:
         now = self._clock.now()
         while self._spare(room) > 0 and self._waiting and self._waiting[0][0] <= now:
             trial = self.state.trials[heapq.heappop(self._waiting)[2]]
-            if not self._searches.runs(trial):
-                self._parked.append(trial.id)
-                continue
             requests.append(self._open_slice(trial, now))
             room -= self._widths[trial.id]
         while asked := self._ask(min(self._spare(room), self._searches.left)):

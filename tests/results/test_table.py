@@ -75,8 +75,11 @@ def test_that_every_row_has_every_column(history: Sequence[Event]) -> None:
     rows = trials_table(state, 1)
     assert [row["trial"] for row in rows] == sorted(state.trials)
     assert all(list(row) == columns(state) for row in rows)
-    best = state.best(1)
-    assert [row["trial"] for row in rows if row["rank"] == 1] == ([best.id] if best else [])
+    best = {trial.id for name in state.segments if (trial := state.best_of(name)) is not None}
+    assert {row["trial"] for row in rows if row["rank"] == 1} == best
+    counted = [t for t in state.trials.values() if t.loss is not None and not t.superseded]
+    least = min(counted, key=lambda t: (t.loss, t.id), default=None)
+    assert state.best() is least
 
 
 def test_that_json_holds_nothing_a_strict_reader_refuses() -> None:

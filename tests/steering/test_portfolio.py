@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,10 @@ def search(name, trials=6, *, optimizer="random", space=SPACE, target=None, roun
     return Search(name, trials, make, target)
 
 
-def steer(path: Path, searches, execute, *, workers=1, stop=lambda: "", inherited=(), **options):
+def steer(
+    path: Path, searches, execute, *, workers=1, stop=lambda: "", inherited=(), pilot=None,
+    **options,
+):  # fmt: skip
     """One run of the loop: (why it ended, the state, the portfolio)."""
     file = path / "journal.jsonl"
     state = replay(read_events(file))
@@ -81,7 +85,7 @@ def steer(path: Path, searches, execute, *, workers=1, stop=lambda: "", inherite
     journal.append(run)
     state.apply(run)
     portfolio = Portfolio(searches, state, **options)
-    pilot = InlinePilot(execute, workers)
+    pilot = pilot or InlinePilot(execute, workers)
     steering = Steering(
         Terms(sign=options.get("sign", 1), task="t"), str(path), state, journal, portfolio, pilot,
         FakeClock(), stop=stop, inherited=inherited,
@@ -357,31 +361,93 @@ def test_that_a_trial_that_runs_while_its_segment_begins_again_counts_for_nothin
     assert sum(t.superseded for t in state.trials.values()) == len(state.trials) - 6
 
 
+class Holding(InlinePilot):
+    """Runs the first slice that it is given only after `polls` polls."""
+
+    polls = 6
+
+    def __init__(self, execute):
+        super().__init__(execute, 2)
+        self.held = None
+
+    def submit(self, request, priority):
+        if self.held is None:
+            self.held = request, Future()
+            return self.held[1]
+        return super().submit(request, priority)
+
+    def poll(self):
+        self.polls -= 1
+        if self.polls == 0:
+            request, future = self.held
+            future.set_result(self._execute(request))
+        return super().poll()
+
+
+def test_that_a_slice_that_outlives_its_segment_s_rerun_is_not_told_to_the_new_search(
+    tmp_path,
+):
+    requests = Asked()
+
+    def execute(request):
+        if request["trial"] == 1:
+            requests.ask("rerun", "a")
+        return completed(request, -1.0 if request["trial"] == 0 else 1.0)
+
+    reason, state, _ = steer(
+        tmp_path, [search("a", 12)], execute, requests=requests, pilot=Holding(execute)
+    )
+    assert reason == "budget"
+    assert state.trials[0].superseded and state.trials[0].loss == -1.0
+    assert state.segments["a"].completed == 12
+    assert state.best_of("a").loss == 1.0
+
+
+def test_that_inputs_that_come_together_with_a_request_are_seen(tmp_path):
+    gate, requests, turns = Gate(b=""), Asked(), itertools.count()
+
+    def both():
+        gate.set("b", None)
+        requests.ask("budget", "a", trials=7)
+
+    reason, state, _ = steer(
+        tmp_path, [search("a"), search("b")], after(3, both), gate=gate, requests=requests,
+        stop=lambda: "now" if next(turns) > 60 else "",
+    )  # fmt: skip
+    assert reason == "budget"
+    assert (state.segments["a"].completed, state.segments["b"].completed) == (7, 6)
+
+
 def test_that_maximising_finds_the_largest_of_each_segment(tmp_path):
     _, state, _ = steer(tmp_path, map(search, NAMES), run_all, sign=-1)
     for name in NAMES:
         assert state.best_of(name, -1).loss == max(points_of(state, name))
 
 
+class Slow:
+    """An optimiser that has a point at every third call."""
+
+    exhausted = False
+
+    def __init__(self):
+        self.calls, self.given = itertools.count(1), itertools.count()
+
+    def ask(self, ids):
+        return [] if next(self.calls) % 3 else [{"x": float(next(self.given))}]
+
+    def adopt(self, id, point):
+        pass
+
+    def tell(self, id, loss):
+        pass
+
+
 def test_that_an_optimiser_that_has_no_point_for_the_moment_is_asked_again(tmp_path):
-    class Slow:
-        """Gives a point at every third call."""
-
-        def __init__(self):
-            self.calls, self.given = itertools.count(), itertools.count()
-
-        exhausted = False
-
-        def ask(self, ids):
-            if next(self.calls) % 3:
-                return []
-            return [{"x": float(next(self.given))}]
-
-        def adopt(self, id, point):
-            pass
-
-        def tell(self, id, loss):
-            pass
-
-    reason, state, _ = steer(tmp_path, [Search("a", 5, lambda again: Slow())], run_all)
-    assert reason == "budget" and len(state.trials) == 5
+    turns = itertools.count()
+    searches = [Search("a", 1, lambda again: Slow()), search("b"), search("c")]
+    reason, state, _ = steer(
+        tmp_path, searches, run_all, workers=8,
+        stop=lambda: "now" if next(turns) > 60 else "",
+    )  # fmt: skip
+    assert reason == "budget"
+    assert Counter(t.segment for t in state.trials.values()) == {"a": 1, "b": 6, "c": 6}
