@@ -165,7 +165,9 @@ def test_that_an_input_not_fetched_yet_is_said_to_be_not_checked(
     hpc_hpo: Command, study: Callable[..., Path]
 ) -> None:
     file = study()
-    file.write_text(file.read_text().replace("  []", "  - {name: x, source: 'https://data.example/x.tar'}"))
+    file.write_text(
+        file.read_text().replace("  []", "  - {name: x, source: 'https://data.example/x.tar'}")
+    )
     done = hpc_hpo("check", file)
     assert done.exit_code == 0, done.output
     assert "input x" in done.stdout and "not fetched yet" in done.stdout

@@ -11,8 +11,9 @@ from hpc_hpo.optimizers.registry import create
 from hpc_hpo.space import Space
 from hpc_hpo.steering.search import Search
 from hpc_hpo.steering.transfer import Neighbours, pioneers
+from tests.steering.test_changes import Asked
 from tests.steering.test_loop import completed
-from tests.steering.test_portfolio import Asked, points_of, steer
+from tests.steering.test_portfolio import points_of, steer
 
 SPACE = Space.parse({"x": {"float": [0.0, 1.0]}})
 TABLE = {f"p{p}_e{e}": {"pid": p, "eta": e} for p in (22, 11, 211) for e in range(5)}
