@@ -24,9 +24,13 @@ checkpoint: {every: 0.3s}
 blocks: {workers_per_node: 2, walltime: 30s}
 """
 OBJECTIVE = """\
-import time
+import pathlib, time
 
 def train(config, trial):
+    # So that no machine is through with a study before its test is.
+    allowed = pathlib.Path(__file__).with_name("allowed")
+    while trial.id >= int(allowed.read_text()) and not trial.should_stop():
+        time.sleep(0.05)
     state = trial.restore() or {"step": 0}
     for step in range(state["step"], 10):
         time.sleep(0.05)
@@ -48,6 +52,13 @@ class Desk:
     def write(self, trials: int) -> None:
         (self.folder / "study.yaml").write_text(STUDY.replace("TRIALS", str(trials)))
         (self.folder / "objective.py").write_text(OBJECTIVE)
+        self.allow(trials)
+
+    def allow(self, trials: int) -> None:
+        """Let the trials with lower numbers than this be finished."""
+        written = self.folder / "allowed.new"
+        written.write_text(str(trials))
+        written.replace(self.folder / "allowed")
 
     def __call__(self, *words: str, code: int = 0) -> str:
         """A command's output; its exit code is asserted."""
@@ -94,6 +105,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def test_that_a_study_goes_on_after_its_terminal_until_it_is_stopped_or_done(desk: Desk) -> None:
     desk.write(trials=20)
+    desk.allow(6)
     said = desk("submit", "study.yaml")
     pid = desk.pid()
     assert pid is not None and f"process {pid} on {os.uname().nodename}" in said
@@ -108,11 +120,13 @@ def test_that_a_study_goes_on_after_its_terminal_until_it_is_stopped_or_done(des
     assert "stopped; the same command goes on" in desk("logs", "study.yaml")
     assert "no steering process is at work any more" in desk("logs", "study.yaml", "-f")
     # It goes on where it was, and again after a death without warning.
+    desk.allow(12)
     desk("submit", "study.yaml")
     second, before = desk.pid(), desk.done_trials()
     assert second is not None
     desk.wait(lambda: desk.done_trials() >= before + 2)
     os.kill(second, signal.SIGKILL)
+    desk.allow(20)
     assert f"taken over from process {second}" in desk("submit", desk.dir.name)
     desk("logs", desk.dir.name, "-f")
     found = desk.status()
