@@ -40,7 +40,7 @@ def event(number: str = "77-999-0-12-5", **facts: Any) -> dict[str, Any]:
 
 
 def read(document: Any) -> dict[str, list[Event]]:
-    return read_events(json.dumps(document), "/work/JobsEventRanges.json")
+    return read_events(json.dumps(document), "/data/JobsEventRanges.json")
 
 
 def test_that_both_shapes_are_read() -> None:
@@ -50,7 +50,7 @@ def test_that_both_shapes_are_read() -> None:
     assert wrapped == bare == mixed
     first, second = bare["999"]
     assert (first.task, first.sample, second.sample) == ("77", "12", "13")
-    assert (first.checkpoint, second.checkpoint) == ("/work/cp.tgz", None)
+    assert (first.checkpoint, second.checkpoint) == ("/data/cp.tgz", None)
 
 
 def test_that_ids_stay_texts_and_jobs_without_events_are_none() -> None:
