@@ -74,6 +74,7 @@ def test_that_all_ranks_stop_in_the_same_step_and_resume_from_their_own_parts(
         import time
         def train(config, trial):
             state = trial.restore() or {"step": 0, "mine": []}
+            assert set(state["mine"]) == (set() if trial.slice == 1 else {trial.rank})
             begun = step = state["step"]
             while trial.slice == 1 or step < begun + 20:
                 time.sleep(0.02 * (trial.rank + 1) / trial.size)
@@ -85,7 +86,6 @@ def test_that_all_ranks_stop_in_the_same_step_and_resume_from_their_own_parts(
                     steps = trial.comm.allgather(state["step"])
                     assert len(set(steps)) == 1, steps
                     return None
-            assert set(state["mine"]) == {trial.rank}
             return float(step - begun)
         """
     )
