@@ -10,6 +10,7 @@ from typing import Any
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import SegmentRecord, Trial
 from hpc_hpo.results.table import direction_sign
+from hpc_hpo.steering.loop import DONE_REASONS
 from hpc_hpo.study.segments import plain_segments
 
 #: Where a segment stands: nothing of it has begun; trials are open or left; all have ended; its
@@ -93,7 +94,9 @@ def _row(
     problem = record.problem
     if problem is None and record.failed and not record.completed and record.ended == record.asked:
         problem = f"all its {record.failed} trials have failed"
-    done = budget is not None and record.ended >= budget
+    # A small space, or best-gain's one pool, leaves a segment with less than its own budget.
+    over = state.stop_reason in DONE_REASONS and 0 < record.asked == record.ended
+    done = over or (budget is not None and record.ended >= budget)
     word = (
         "stopped" if record.stopped
         else "failed" if record.problem or (done and not record.completed)

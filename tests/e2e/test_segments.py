@@ -94,7 +94,11 @@ def test_that_a_segment_whose_input_is_missing_or_broken_fails_alone_with_its_na
     (many.folder / "data" / "11_3.txt").unlink()
     many.call("prestage", "study.yaml")
     broken = many.folder / "many" / "inputs" / "segment-pid22_eta1" / "data" / "22_1.txt"
+    # Torn, and not to be had again: otherwise `run` would mend what is local.
+    broken.unlink()
     broken.write_text("torn")
+    source = many.folder / "data" / "22_1.txt"
+    source.rename(many.folder / "kept")
     code, output = many.call("run", "study.yaml")
     assert code == 9, output
     assert "segment pid11_eta3 cannot run: input data" in output
@@ -105,12 +109,12 @@ def test_that_a_segment_whose_input_is_missing_or_broken_fails_alone_with_its_na
     status = json.loads(many.call("status", "--json", "many")[1])
     problems = status["segments"]["problems"]
     assert set(problems) == {"pid11_eta3", "pid22_eta1"}
-    assert "11_3.txt" in problems["pid11_eta3"] and "bytes" in problems["pid22_eta1"]
+    assert "11_3.txt" in problems["pid11_eta3"] and "22_1.txt" in problems["pid22_eta1"]
     assert "pid11_eta3" in many.call("status", "many")[1]
     # Once they are mended, the same command goes on with these two alone.
     (many.folder / "data" / "11_3.txt").write_text("pid11_eta3 11 3")
-    broken.unlink()
-    many.call("prestage", "study.yaml")
+    (many.folder / "kept").rename(source)
+    assert many.call("prestage", "study.yaml")[0] == 0
     code, output = many.call("run", "study.yaml")
     assert code == 0, output
     done = Counter(t.segment for t in state_of(many).trials.values() if t.loss is not None)

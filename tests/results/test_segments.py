@@ -133,3 +133,10 @@ def test_that_a_segment_that_was_added_is_listed_with_what_it_is(state: StudySta
 def test_that_a_run_forgets_what_was_missing(state: StudyState) -> None:
     state.apply(events.run(2))
     assert {row.name: row.state for row in segment_rows(state, STUDY)}["d"] == "new"
+
+
+def test_that_a_segment_with_less_than_its_budget_is_done_when_the_study_is() -> None:
+    history = [events.run(), *told(0, "a", 3.0)]
+    assert segment_rows(replay(history), STUDY)[0].state == "running"
+    end = {"e": "stop", "run": 1, "at": events.START, "reason": "exhausted"}
+    assert segment_rows(replay([*history, end]), STUDY)[0].state == "done"
