@@ -23,6 +23,7 @@ BUILT_IN = {
     "sobol": "hpc_hpo.optimizers.sobol:SobolSearch",
     "skopt": "hpc_hpo.optimizers.skopt:SkoptSearch",
     "idds": "hpc_hpo.optimizers.idds:IddsSearch",
+    "bayes": "hpc_hpo.optimizers.bayes:BayesSearch",
     "points": "hpc_hpo.optimizers.points:PointsSearch",
     "tpe": "hpc_hpo.optimizers.tpe:TpeSearch",
     "evolution": "hpc_hpo.optimizers.evolution:EvolutionSearch",
@@ -30,9 +31,8 @@ BUILT_IN = {
     "cmaes": "hpc_hpo.optimizers.cmaes:CmaEsSearch",
     "nevergrad": "hpc_hpo.optimizers.nevergrad:NevergradSearch",
 }
-AUTO = "auto"
-#: `auto` takes Gaussian processes up to these: beyond, a forest is faster and no worse.
-_GP_BUDGET, _GP_FEATURES = 200, 20
+#: What `auto` stands for; it chooses its model by the space and the number of losses.
+AUTO, DEFAULT = "auto", "bayes"
 
 
 def names() -> list[str]:
@@ -50,12 +50,6 @@ def _load(name: str) -> Any:
         return declared.load()
     except (ImportError, AttributeError) as error:
         raise InputError(f"the optimizer {name!r} cannot be loaded: {error}") from error
-
-
-def _automatic(space: Space, budget: int | None) -> dict[str, Any]:
-    """skopt with a Gaussian process for a small budget in few dimensions, else with trees."""
-    small = budget is not None and budget <= _GP_BUDGET and space.features <= _GP_FEATURES
-    return {"surrogate": "GP" if small else "ET"}
 
 
 def _read_options(section: Section, valid: Mapping[str, Option]) -> dict[str, Any]:
@@ -99,6 +93,7 @@ def create(
     file: str | None = None,
     key: str = "optimizer",
     line_of: LineOf | None = None,
+    ready: bool = False,
 ) -> Optimizer:
     """The optimiser that a study asks for.
 
@@ -108,6 +103,8 @@ def create(
         seed: at least 0; equal seeds give equal points.
         budget: trials the study may run; None when only time limits it.
         file, key, line_of: say in errors where the text stands.
+        ready: fit models in a helper process, with a queue of points before it; what has no
+            model is not changed by this. See ready.ReadyOptimizer, helper.stop_shared.
 
     Raises:
         InputErrors: an unknown name or option, or a bad value of one.
@@ -121,11 +118,9 @@ def create(
         problems.add(at, f"unknown optimizer{nearest(name, names())}", found=name, valid=names())
         problems.raise_any()
     try:
-        cls = _load("skopt" if name == AUTO else str(name))
+        cls = _load(DEFAULT if name == AUTO else str(name))
         options = _read_options(Section(content, key, problems), cls.OPTIONS)
         problems.raise_any()
-        if name == AUTO:
-            options = {**_automatic(space, budget), **options}
         seed = int(options.pop("seed", seed))
         made: Optimizer = cls(space, seed=seed, budget=budget, **options)
     except InputErrors:
@@ -134,4 +129,17 @@ def create(
         # What a class says of its own options lacks the place in the file.
         problems.add(f"{key}.{error.key}" if error.key else key, error.problem)
         raise InputErrors(problems.errors) from error
-    return made
+    return _with_queue(made, content, seed) if ready else made
+
+
+def _with_queue(made: Optimizer, spec: Mapping[str, Any], seed: int) -> Optimizer:
+    """The same optimiser in the helper process, if it fits models."""
+    from hpc_hpo.optimizers import helper, ready
+    from hpc_hpo.optimizers.model_search import ModelSearch
+
+    if not isinstance(made, ModelSearch):
+        return made
+    return ready.ReadyOptimizer(
+        spec, made.space, seed=seed, budget=made.budget, n_initial=made.n_initial,
+        helper=helper.shared(),
+    )  # fmt: skip

@@ -1,9 +1,8 @@
-"""Models of the loss with a joint uncertainty over many points: Gaussian process and trees.
+"""Models of the loss with a joint uncertainty over many points: Gaussian processes and trees.
 
-Both give the mean and the covariance matrix over a set of candidates. Conditioning that
+All give the mean and the covariance matrix over a set of candidates. Conditioning that
 matrix on a point, as if its loss had come out at the mean, takes one rank-one update
-(``condition``). So points in flight and the points of a batch are accounted for without
-fitting again.
+(``condition``). So the points of a batch are accounted for without fitting again.
 """
 
 from __future__ import annotations
@@ -11,18 +10,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-#: Rows a Gaussian process is conditioned on; its cost grows with the cube.
+#: Rows that scikit-optimize's Gaussian process is fitted to; its cost grows with the cube.
 GP_ROWS = 300
-#: Rows its hyperparameters are fitted to.
-GP_FIT_ROWS = 150
-FOREST_ROWS = 1000
-_TREES = 64
+#: Rows hyperparameters are learned from.
+LEARN_ROWS = 200
+FOREST_ROWS, BOOST_ROWS = 2000, 1000
+_TREES = 96
 _GROWTH = 1.15
+#: Quantiles that boosting fits: the middle, and one standard deviation to both sides.
+_QUANTILES = (0.16, 0.5, 0.84)
+#: How far the uncertainties of two points go together, for models that say nothing of it.
+_REACH = 0.15
 
 
 @functools.cache
@@ -52,6 +55,12 @@ class Surrogate(Protocol):
 
     noise: float
 
+    def extend(self, x: np.ndarray) -> None:
+        """Take points in flight in, shape (m, features), as if they had come out as expected."""
+
+    def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the loss at `x`, shape (n, features); both (n,)."""
+
     def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean (n,) and covariance (n, n) of the loss at `x`, shape (n, features)."""
 
@@ -72,13 +81,24 @@ def select_rows(y: np.ndarray, limit: int) -> np.ndarray:
     return np.sort(np.concatenate([best, others[-(limit - len(best)) :]]))
 
 
-def standardise(losses: list[float | None]) -> np.ndarray:
+def thin(losses: np.ndarray, limit: int) -> np.ndarray:
+    """Indices, ascending, of at most about `limit` losses: the best, the most recent, and an
+    even choice of all."""
+    n = len(losses)
+    if n <= limit:
+        return np.arange(n)
+    order = np.argsort(np.where(np.isnan(losses), np.inf, losses), kind="stable")
+    even = np.linspace(0, n - 1, limit // 2).astype(int)
+    return np.unique(np.concatenate([order[: limit // 4], even, np.arange(n - limit // 4, n)]))
+
+
+def standardise(losses: Sequence[float | None] | np.ndarray) -> np.ndarray:
     """Losses as a surrogate's targets: mean 0 and standard deviation 1, shape (n,).
 
     Losses far above the usual are drawn in, since one of 1e9 would hide all other
-    differences. A failure (None) counts as worse than the worst, by the usual spread.
+    differences. A failure (None or NaN) counts as worse than the worst, by the usual spread.
     """
-    y = np.array([np.nan if loss is None else loss for loss in losses])
+    y = np.array(losses, dtype=float)
     known = y[np.isfinite(y)]
     if len(known) == 0:
         return np.zeros(len(y))
@@ -99,26 +119,48 @@ def standardise(losses: list[float | None]) -> np.ndarray:
     return result
 
 
-class GaussianProcess:
+def straighten(y: np.ndarray) -> np.ndarray:
+    """Standardised losses drawn towards a normal distribution where they are skewed (Yeo and
+    Johnson, 2000), shape (n,).
+
+    Most losses of a search lie far above the best; straightened, the differences among the good
+    count as much as those among the bad.
+    """
+    from scipy.stats import yeojohnson  # slow to import
+
+    if len(y) < 8 or np.ptp(y) == 0.0:
+        return y
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bent, _ = yeojohnson(y)
+    deviation = float(np.std(bent))
+    if not np.isfinite(bent).all() or not 1e-6 < deviation < 1e6:
+        return y
+    straight: np.ndarray = (bent - bent.mean()) / deviation
+    return straight
+
+
+def rows_to_learn_from(told: int) -> int:
+    """How many of the first losses hyperparameters are learned from: it grows in steps, so that
+    they are learned seldom, and depends on nothing but `told`."""
+    step = 3
+    while max(step + 1, int(step * _GROWTH)) <= told:
+        step = max(step + 1, int(step * _GROWTH))
+    return step
+
+
+class SkoptProcess:
     """scikit-optimize's Gaussian process with a Matern 5/2 kernel, one length a feature.
 
     Args:
         x: features of the points with a loss, in the order told, shape (n, features).
-        losses: theirs; None for failures.
-        pending: features of the points in flight, shape (m, features).
-        hyperparameters: as given by `learn` for these rows.
+        y: standardised losses, shape (n,).
+        hyperparameters: as given by `learn`.
     """
 
-    def __init__(
-        self,
-        x: np.ndarray,
-        losses: list[float | None],
-        pending: np.ndarray,
-        hyperparameters: Any,
-    ) -> None:
+    def __init__(self, x: np.ndarray, y: np.ndarray, hyperparameters: Any) -> None:
         from skopt.learning import GaussianProcessRegressor
 
-        y = standardise(losses)
         rows = select_rows(y, GP_ROWS)
         signal, noise = hyperparameters
         self.noise = max(noise, 1e-6)
@@ -126,26 +168,16 @@ class GaussianProcess:
         self._model = GaussianProcessRegressor(
             kernel=signal, alpha=self.noise + 1e-8, optimizer=None
         )
-        self._model.fit(x[rows], y[rows])
-        self._pending = pending
+        self._x, self._y = x[rows], y[rows]
+        self._model.fit(self._x, self._y)
 
     @staticmethod
-    def rows_to_learn_from(told: int) -> int:
-        """How many of the first losses the hyperparameters are learned from: it grows in
-        steps, so that they are fitted seldom, and depends on nothing but `told`."""
-        step = 3
-        while max(step + 1, int(step * _GROWTH)) <= told:
-            step = max(step + 1, int(step * _GROWTH))
-        return step
-
-    @staticmethod
-    def learn(x: np.ndarray, losses: list[float | None], seed: int) -> Any:
+    def learn(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
         """Hyperparameters by marginal likelihood: (kernel of the signal, noise variance)."""
         from skopt.learning import GaussianProcessRegressor
         from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-        y = standardise(losses)
-        rows = select_rows(y, GP_FIT_ROWS)
+        rows = select_rows(y, LEARN_ROWS)
         features = x.shape[1]
         kernel = ConstantKernel(1.0, (0.05, 20.0)) * Matern(
             np.full(features, 0.5), [(0.05, 10.0)] * features, nu=2.5
@@ -159,44 +191,116 @@ class GaussianProcess:
             model.fit(x[rows], y[rows])
         return model.kernel_.k1, float(model.noise_)
 
+    def extend(self, x: np.ndarray) -> None:
+        if len(x):
+            self._y = np.concatenate([self._y, self._model.predict(x)])
+            self._x = np.vstack([self._x, x])
+            self._model.fit(self._x, self._y)
+
+    def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean, deviation = self._model.predict(x, return_std=True)
+        return mean, np.maximum(deviation, 1e-6)
+
     def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        m = len(self._pending)
-        mean, cov = self._model.predict(np.vstack([self._pending, x]), return_cov=True)
-        if m:
-            inner = cov[:m, :m] + (self.noise + 1e-8) * np.eye(m)
-            cov = cov[m:, m:] - cov[m:, :m] @ np.linalg.solve(inner, cov[:m, m:])
-        return mean[m:], cov
+        mean, cov = self._model.predict(x, return_cov=True)
+        return mean, cov
 
 
 class Forest:
-    """scikit-optimize's extra trees or random forest; the trees' disagreement is the
-    uncertainty.
+    """scikit-optimize's extra trees or random forest; the trees' disagreement, and the spread
+    of the losses in a leaf, are the uncertainty.
 
     Points in flight enter the fit with the mean loss, which keeps new ones away from them.
     """
 
-    def __init__(
-        self,
-        x: np.ndarray,
-        losses: list[float | None],
-        pending: np.ndarray,
-        kind: str,
-        seed: int,
-    ) -> None:
+    def __init__(self, x: np.ndarray, y: np.ndarray, kind: str, seed: int) -> None:
+        rows = select_rows(y, FOREST_ROWS)
+        self._x, self._y = x[rows], y[rows]
+        self._pending = np.zeros((0, x.shape[1]))
+        self._kind, self._seed = kind, seed
+        self._trees: Any = None
+        self.noise = 1e-2
+
+    def extend(self, x: np.ndarray) -> None:
+        self._pending = np.vstack([self._pending, x])
+        self._trees = None
+
+    def _fit(self) -> None:
         from skopt.learning import ExtraTreesRegressor, RandomForestRegressor
 
-        y = standardise(losses)
-        rows = select_rows(y, FOREST_ROWS)
-        cls = ExtraTreesRegressor if kind == "ET" else RandomForestRegressor
-        model = cls(n_estimators=_TREES, random_state=seed)
-        model.fit(np.vstack([x[rows], pending]), np.concatenate([y[rows], np.zeros(len(pending))]))
+        cls = ExtraTreesRegressor if self._kind == "ET" else RandomForestRegressor
+        model = cls(n_estimators=_TREES, min_samples_leaf=2, random_state=self._seed)
+        lies = np.zeros(len(self._pending))
+        model.fit(np.vstack([self._x, self._pending]), np.concatenate([self._y, lies]))
         self._trees = model.estimators_
-        self.noise = 1e-3
 
-    def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _votes(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each tree's loss, and the variance in its leaves, averaged over the trees."""
+        if self._trees is None:
+            self._fit()
         # Trees compare in float32; asking each directly saves the forest's thread pool.
         x32 = np.ascontiguousarray(x, dtype=np.float32)
-        votes = np.stack([t.predict(x32, check_input=False) for t in self._trees])
+        votes, inside = [], np.zeros(len(x))
+        for tree in self._trees:
+            leaves = tree.apply(x32, check_input=False)
+            votes.append(tree.tree_.value[leaves, 0, 0])
+            inside += tree.tree_.impurity[leaves]
+        return np.stack(votes), inside / len(votes)
+
+    def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        votes, inside = self._votes(x)
+        return votes.mean(axis=0), np.sqrt(votes.var(axis=0) + inside + 1e-12)
+
+    def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        votes, inside = self._votes(x)
         mean: np.ndarray = votes.mean(axis=0)
         centred = votes - mean
-        return mean, centred.T @ centred / len(votes)
+        return mean, centred.T @ centred / len(votes) + np.diag(inside)
+
+
+class Boosting:
+    """Gradient boosting of three quantiles: the middle, and the uncertainty to both sides.
+
+    scikit-optimize's own GBRT cannot be fitted with scikit-learn >= 1.6. What boosting does not
+    say, how the uncertainties of two points go together, is taken to fall with their distance.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, seed: int) -> None:
+        rows = select_rows(y, BOOST_ROWS)
+        self._x, self._y = x[rows], y[rows]
+        self._pending = np.zeros((0, x.shape[1]))
+        self._seed = seed
+        self._models: list[Any] = []
+        self.noise = 1e-2
+
+    def extend(self, x: np.ndarray) -> None:
+        self._pending = np.vstack([self._pending, x])
+        self._models = []
+
+    def _fit(self) -> None:
+        from sklearn.ensemble import GradientBoostingRegressor
+
+        x = np.vstack([self._x, self._pending])
+        y = np.concatenate([self._y, np.zeros(len(self._pending))])
+        self._models = [
+            GradientBoostingRegressor(
+                loss="quantile", alpha=quantile, n_estimators=40, min_samples_leaf=3,
+                random_state=self._seed,
+            ).fit(x, y)
+            for quantile in _QUANTILES
+        ]  # fmt: skip
+
+    def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not self._models:
+            self._fit()
+        below, middle, above = np.sort([model.predict(x) for model in self._models], axis=0)
+        # Far from any loss the quantiles meet; the distance says what they do not.
+        gap = np.sqrt(
+            np.min(((x[:, None] - np.vstack([self._x, self._pending])[None]) ** 2).sum(2), axis=1)
+        )
+        return middle, (above - below) / 2.0 + 0.5 * gap / np.sqrt(x.shape[1]) + 1e-6
+
+    def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean, deviation = self.marginal(x)
+        square = ((x[:, None] - x[None]) ** 2).sum(2) / x.shape[1]
+        return mean, np.outer(deviation, deviation) * np.exp(-square / (2.0 * _REACH**2))

@@ -7,8 +7,8 @@ import pytest
 
 from hpc_hpo.errors import InputError
 from hpc_hpo.optimizers import registry
+from hpc_hpo.optimizers.bayes import BayesSearch
 from hpc_hpo.optimizers.random import RandomSearch
-from hpc_hpo.optimizers.skopt import SkoptSearch
 from hpc_hpo.space import Space
 
 LINE = Space.parse({"x": {"float": [0, 1]}})
@@ -26,7 +26,7 @@ LINE = Space.parse({"x": {"float": [0, 1]}})
         (3, "optimizer: unknown optimizer; found 3"),
         ({"name": "random", "n_initial": 3}, "optimizer.n_initial: unknown key 'n_initial'"),
         ({"name": "skopt", "surogate": "GP"}, "did you mean 'surrogate'?"),
-        ({"name": "skopt", "surrogate": "GBRT"}, "found 'GBRT'; valid: GP, ET, RF"),
+        ({"name": "skopt", "surrogate": "GBT"}, "found 'GBT'; valid: GP, ET, RF"),
         ({"name": "skopt", "acq": ["EI"]}, "optimizer.acq: unknown value"),
         ({"name": "skopt", "n_initial": 0}, "too small; found 0; valid: an integer of at least 1"),
         ({"name": "grid", "resolution": "fine"}, "not a whole number; found 'fine'"),
@@ -52,17 +52,12 @@ def test_that_the_seed_of_the_spec_goes_before_the_argument():
     assert by_spec != registry.create("random", LINE, 1).ask([0])
 
 
-def test_that_auto_takes_a_gaussian_process_only_for_small_budgets_and_spaces():
-    wide = Space.parse({f"x{i}": {"float": [0, 1]} for i in range(21)})
-    for space, budget, surrogate in [
-        (LINE, 40, "GP"),
-        (LINE, 201, "ET"),
-        (LINE, None, "ET"),
-        (wide, 40, "ET"),
-    ]:
-        made = registry.create("auto", space, 0, budget=budget)
-        assert isinstance(made, SkoptSearch)
-        assert made.surrogate == surrogate
+def test_that_auto_chooses_its_model_by_the_space():
+    wide = Space.parse({f"x{i}": {"float": [0, 1]} for i in range(50)})
+    for space, kind in [(LINE, "gp"), (wide, "forest")]:
+        made = registry.create("auto", space, 0)
+        assert isinstance(made, BayesSearch)
+        assert made.kind(100) == kind
     assert registry.create({"name": "auto", "n_initial": 7}, LINE, 0, budget=9).n_initial == 7
 
 

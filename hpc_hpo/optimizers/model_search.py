@@ -1,0 +1,354 @@
+"""Search by a model of the loss: one fit serves many points, and points in flight count.
+
+Losses are taken in by *epochs*: a fit is made from the first so many losses, and again when
+enough new ones have come, one for eight points in flight. Between two fits points come in
+*chunks*, each chosen with all points asked before it in mind. Where epochs and chunks begin follows
+from the numbers of asks and tells alone, so a replay goes on in the middle of a chunk.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from hpc_hpo.model import Point
+from hpc_hpo.optimizers import pools
+from hpc_hpo.optimizers.base import BaseOptimizer, Taken
+from hpc_hpo.optimizers.codec import Codec
+from hpc_hpo.optimizers.pools import Pool
+from hpc_hpo.optimizers.sobol import SobolSequence
+from hpc_hpo.optimizers.surrogates import Surrogate, condition, one_thread
+from hpc_hpo.space import Space
+
+#: Losses needed before a model is worth more than the initial design.
+_MIN_TOLD = 3
+#: Points in flight for each loss that the model may be behind.
+_BEHIND = 8
+#: Points of the largest chunk. From so many on, each has a weight of the uncertainty and a part
+#: of the candidates of its own instead of counting on the others.
+_CHUNK, _MANY = 128, 48
+_SCATTERED, _AROUND_BEST, _KEPT = 500, 300, 120
+#: Rounds of looking closer around the most promising candidates: distances and neighbours.
+_ROUNDS = (((0.7, 1.7), 160), ((1.3, 2.5), 120), ((2.0, 3.5), 80))
+_BEST = 8
+#: Points in flight that are accounted for, the most recent ones.
+_MAX_PENDING = 512
+_MEAN_KAPPA = 1.96
+_PURPOSE_CANDIDATES, _PURPOSE_FIT = 1, 2
+
+
+class Rows:
+    """A matrix that grows by rows."""
+
+    def __init__(self, columns: int) -> None:
+        self._data = np.empty((64, columns))
+        self._count = 0
+
+    def append(self, row: np.ndarray) -> None:
+        """Add one row."""
+        if self._count == len(self._data):
+            self._data = np.vstack([self._data, np.empty_like(self._data)])
+        self._data[self._count] = row
+        self._count += 1
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All of them, shape (n, columns)."""
+        return self._data[: self._count]
+
+
+class ModelSearch(BaseOptimizer):
+    """A family adds `_model`.
+
+    Args:
+        n_initial: points of the initial Sobol design. Default: two for each dimension and
+            two more, at most 24 and at most a third of the budget.
+        acq: EI (expected improvement) or LCB (lower confidence bound with a random weight of
+            the uncertainty for each point, which spreads large batches more).
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int,
+        budget: int | None = None,
+        n_initial: int | None = None,
+        acq: str = "EI",
+    ) -> None:
+        super().__init__(space, seed=seed, budget=budget)
+        self.acq = acq
+        default = min(2 * space.dims + 2, 24)
+        if budget is not None:
+            default = min(default, max(budget // 3, _MIN_TOLD))
+        self.n_initial = n_initial or default
+        self.codec = Codec(space)
+        self._design = SobolSequence(space, seed)
+        self._features = Rows(space.features)  # in the order asked
+        self._order: dict[int, int] = {}  # trial -> its row
+        self._ids: list[int] = []  # and back
+        self._told: list[int] = []  # rows in the order told
+        self._told_losses = Rows(1)  # NaN for failures
+        self._epoch = (0, 0)  # losses and points there were when it began
+        self._next_epoch = 1
+        self._chunk: tuple[tuple[int, int], int] = ((0, 0), -1)
+        self._queue: list[Point] = []
+
+    # ---------------------------------------------------------------- the history
+
+    def adopt(self, id: int, point: Point) -> None:
+        super().adopt(id, point)
+        self._order[id] = len(self._ids)
+        self._ids.append(id)
+        self._features.append(self.codec.encode([point])[0])
+
+    def tell(self, id: int, loss: float | None) -> None:
+        super().tell(id, loss)
+        self._told.append(self._order[id])
+        known = self.losses[id]
+        self._told_losses.append(np.array([np.nan if known is None else known]))
+        told = len(self._told)
+        if told >= self._next_epoch:
+            self._epoch = (told, len(self.points))
+            self._next_epoch = told + max(1, (len(self.points) - told) // _BEHIND)
+
+    def _chunk_of(self, number: int) -> tuple[int, int]:
+        """First number and size of the chunk to which a number of the epoch belongs."""
+        told, start = self._epoch
+        size = max(1, (start - told) // _BEHIND)
+        first = True
+        while number >= start + size:
+            start += size
+            if not first:  # sizes: s, s, 2 s, 4 s, ...
+                size = min(2 * size, max(_CHUNK, size))
+            first = False
+        return start, size
+
+    def _propose(self, count: int) -> list[Point]:
+        points: list[Point] = []
+        for number, taken in self._one_by_one(count):
+            modelled = number >= self.n_initial and self._epoch[0] >= _MIN_TOLD
+            if modelled and self.space.dims:
+                point = self._from_chunk(number, taken, points)
+            else:
+                point = self._design.next(number, taken)
+            point = point or self._draw(number, taken)
+            if point is None:
+                break
+            points.append(point)
+            taken.add(self.space.key(point))
+        return points
+
+    def _from_chunk(
+        self, number: int, taken: Collection[str], batch: Sequence[Point]
+    ) -> Point | None:
+        start, size = self._chunk_of(number)
+        if self._chunk != (self._epoch, start):
+            known = self._features.rows
+            before = np.vstack([known, self.codec.encode(list(batch))])[:start]
+            self._queue = self._choose(start, size, self._epoch[0], before, taken)
+            self._chunk = self._epoch, start
+        while self._queue:
+            point = self._queue.pop(0)
+            if self.space.key(point) not in taken:
+                return point
+        return None
+
+    def fresh(self, count: int, reserved: Sequence[Point], salt: int) -> list[Point]:
+        """Points from a fit of all that is known, without registering them.
+
+        Args:
+            count: how many, at most.
+            reserved: points that others are about to take: they count as in flight.
+            salt: a number; others give other points.
+        """
+        if len(self._told) < _MIN_TOLD or len(self.points) < self.n_initial or not self.space.dims:
+            return []
+        before = np.vstack([self._features.rows, self.codec.encode(list(reserved))])
+        taken = Taken(self._keys)
+        taken.update(self.space.key(p) for p in reserved)
+        points: list[Point] = []
+        while len(points) < count:
+            wanted = min(count - len(points), 8 * _CHUNK)
+            new = self._choose(salt + len(points), wanted, len(self._told), before, taken)[:wanted]
+            if not new:
+                break
+            points += new
+            taken.update(self.space.key(p) for p in new)
+            before = np.vstack([before, self.codec.encode(new)])
+        return points
+
+    # ---------------------------------------------------------------- choosing
+
+    @abstractmethod
+    def _model(self, x: np.ndarray, losses: np.ndarray, number: int) -> Surrogate:
+        """A new surrogate.
+
+        Args:
+            x: features of the points told, shape (n, features).
+            losses: theirs, shape (n,), NaN for failures.
+            number: of the first point that it is for.
+        """
+
+    def _choose(
+        self, number: int, count: int, told: int, asked: np.ndarray, taken: Collection[str]
+    ) -> list[Point]:
+        """About `count` points, and a few to spare, by the model.
+
+        Args:
+            number: seeds the random numbers.
+            told: how many of the losses count.
+            asked: features of all points asked before, in their order.
+        """
+        rng = self._rng(number, _PURPOSE_CANDIDATES, told)
+        flying = np.ones(len(asked), dtype=bool)
+        flying[self._told[:told]] = False
+        pending = asked[flying][-_MAX_PENDING:]
+        pool = self._pool(rng, count, told, taken)
+        if len(pool) == 0:
+            return []
+        with one_thread():
+            x = self._features.rows[self._told[:told]]
+            losses = self._told_losses.rows[:told, 0]
+            model = self._model(x, losses, number)
+            model.extend(pending)
+            best = self._best_mean(model, x, losses, pending)
+            pool = self._refined(pool, model, best, count, rng)
+            return self._greedy(pool, model, best, count, taken, rng)
+
+    def _best(self, told: int) -> list[int]:
+        """Rows of the best losses, best first."""
+        return [self._told[i] for i in _lowest(self._told_losses.rows[:told, 0])]
+
+    def _pool(
+        self, rng: np.random.Generator, count: int, told: int, taken: Collection[str]
+    ) -> Pool:
+        """All that is left of a small space, else scattered points and neighbours of the best."""
+        wanted = max(_SCATTERED, 2 * count)
+        if self.space.enumerable():
+            cardinality = self.space.cardinality() or 0
+            if cardinality - len(taken) <= 2 * wanted:
+                return pools.listed(self.space, self.codec, self._remaining(taken))
+        pool = pools.scattered(self.codec, self.space.dims, wanted, rng)
+        bases = [self.points[self._ids[row]] for row in self._best(told)]
+        if bases:
+            units = np.stack([self.space.to_unit(p, absent=np.nan) for p in bases])
+            near = max(_AROUND_BEST, 2 * count)
+            pool = pool.with_units(
+                self.codec, pools.around(units, near, self.space.steps, rng, (0.3, 2.3))
+            )
+        return pool
+
+    def _refined(
+        self, pool: Pool, model: Surrogate, best: float, count: int, rng: np.random.Generator
+    ) -> Pool:
+        """The most promising candidates, and what lies around the best of them."""
+        kept = max(_KEPT, 2 * count)
+        score = self._score(*model.marginal(pool.features), best, _MEAN_KAPPA)
+        if pool.units is None:
+            return pool.take(np.argsort(-score, kind="stable")[: max(2 * kept, 400)])
+        for decades, neighbours in _ROUNDS:
+            order = np.argsort(-score, kind="stable")
+            pool, score = pool.take(order[:kept]), score[order[:kept]]
+            assert pool.units is not None
+            bases = pool.units[: _BEST if count < _MANY else _KEPT]
+            before = len(pool)
+            units = pools.around(bases, max(neighbours, count // 2), self.space.steps, rng, decades)
+            pool = pool.with_units(self.codec, units)
+            new = pool.features[before:]
+            if len(new):
+                more = self._score(*model.marginal(new), best, _MEAN_KAPPA)
+                score = np.concatenate([score, more])
+        return pool
+
+    def _score(
+        self, mean: np.ndarray, deviation: np.ndarray, best: float, kappa: float
+    ) -> np.ndarray:
+        """The acquisition function, to be maximised, shape (n,)."""
+        bound: np.ndarray = kappa * deviation - mean
+        if self.acq == "LCB":
+            return bound
+        gain: np.ndarray = log_improvement((best - mean) / deviation) + np.log(deviation)
+        return gain
+
+    def _greedy(
+        self,
+        pool: Pool,
+        model: Surrogate,
+        best: float,
+        count: int,
+        taken: Collection[str],
+        rng: np.random.Generator,
+    ) -> list[Point]:
+        """Pick candidates; each pick counts as measured at its mean."""
+        many = count >= _MANY
+        if many:
+            mean, deviation = model.marginal(pool.features)
+            cov = np.zeros((0, 0))
+        else:
+            mean, cov = model.posterior(pool.features)
+            deviation = np.sqrt(np.maximum(np.diag(cov), 1e-12))
+        free = np.ones(len(pool), dtype=bool)
+        picks: list[Point] = []
+        chosen: set[str] = set()
+        while len(picks) < count + 2 and free.any():
+            kappa = float(rng.exponential(_MEAN_KAPPA))
+            if many:
+                score = kappa * deviation - mean
+                score = np.where(rng.random(len(pool)) < 0.2, score, score - 100.0)
+            else:
+                score = self._score(mean, deviation, best, kappa)
+            index = int(np.argmax(np.where(free, score, -np.inf)))
+            free[index] = False
+            point = pool.point(self.space, index)
+            key = self.space.key(point)
+            if key in taken or key in chosen:
+                continue
+            picks.append(point)
+            chosen.add(key)
+            if not many:
+                best = min(best, float(mean[index]))
+                cov = condition(cov, index, model.noise)
+                deviation = np.sqrt(np.maximum(np.diag(cov), 1e-12))
+        return picks
+
+    def _best_mean(
+        self, model: Surrogate, x: np.ndarray, losses: np.ndarray, pending: np.ndarray
+    ) -> float:
+        """The lowest loss the model expects at the best points told and those in flight.
+
+        Without the latter, going where another trial is already looking would still count
+        as an improvement.
+        """
+        rows = _lowest(losses) or [len(x) - 1]
+        mean, _ = model.marginal(np.vstack([x[rows], pending]))
+        return float(mean.min())
+
+
+def _lowest(losses: np.ndarray) -> list[int]:
+    """Indices of the lowest losses, lowest first; NaN is none of them."""
+    known = np.flatnonzero(~np.isnan(losses))
+    if len(known) > 64 * _BEST:
+        # Equal losses at the edge: the earlier ones, whatever the partition does.
+        edge = np.partition(losses[known], _BEST - 1)[_BEST - 1]
+        known = known[losses[known] <= edge]
+    found: list[int] = known[np.argsort(losses[known], kind="stable")[:_BEST]].tolist()
+    return found
+
+
+def log_improvement(z: np.ndarray) -> np.ndarray:
+    """Logarithm of the expected improvement at `z` standard deviations below the best, for a
+    deviation of 1; exact also where the improvement itself would be rounded to 0."""
+    from scipy.special import erfcx, log_ndtr  # slow to import
+
+    density = -0.5 * z * z - 0.5 * np.log(2.0 * np.pi)
+    middle = np.maximum(z, -5.0)
+    near = np.log(middle * np.exp(log_ndtr(middle)) + np.exp(-0.5 * middle**2) / np.sqrt(2 * np.pi))
+    # phi(z) (1 + z Phi(z) / phi(z)), with the ratio by the scaled error function.
+    far = np.minimum(z, -5.0)
+    ratio = 1.0 + far * np.sqrt(np.pi / 2.0) * erfcx(-far / np.sqrt(2.0))
+    tail = density + np.log(np.maximum(ratio, 1e-15))
+    result: np.ndarray = np.where(z > -5.0, near, tail)
+    return result
