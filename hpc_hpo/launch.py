@@ -21,6 +21,7 @@ from hpc_hpo.errors import InputError, InputErrors, StudyChanged
 from hpc_hpo.folder import StudyFolder, StudyLock, find_folder
 from hpc_hpo.fsio import to_json, write_atomic
 from hpc_hpo.journal import Journal, StudyState
+from hpc_hpo.optimizers.helper import stop_shared
 from hpc_hpo.pilot.base import Capacity, Pilot
 from hpc_hpo.pilot.free import NotTold, Window, free_windows
 from hpc_hpo.pilot.parsl_pilot import ParslPilot
@@ -333,6 +334,7 @@ class SteeringRun:
         try:
             self.journal.close()
         finally:
+            stop_shared()
             self.folder.stop_request.unlink(missing_ok=True)
             self._lock.release()
 

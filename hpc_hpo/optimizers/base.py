@@ -30,7 +30,7 @@ class Option:
 
     Attributes:
         low: the least value of an integer or a number.
-        kind: integer, number, text, or any (the class looks at it itself).
+        kind: integer, number, text, flag, or any (the class looks at it itself).
     """
 
     choices: tuple[str, ...] | None = None

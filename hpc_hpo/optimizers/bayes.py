@@ -41,13 +41,12 @@ class BayesSearch(ModelSearch):
     Args:
         model: gp, forest, or auto, which takes the Gaussian process up to 40 features and trees
             beyond.
-        n_initial, acq: see ModelSearch.
+        n_initial, acq, ready: see ModelSearch.
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         "model": Option(choices=("auto", "gp", "forest")),
-        "n_initial": Option(low=1),
-        "acq": Option(choices=("EI", "LCB")),
+        **ModelSearch.SHARED,
     }
 
     def __init__(
@@ -59,8 +58,9 @@ class BayesSearch(ModelSearch):
         model: str = "auto",
         n_initial: int | None = None,
         acq: str = "EI",
+        ready: bool = True,
     ) -> None:
-        super().__init__(space, seed=seed, budget=budget, n_initial=n_initial, acq=acq)
+        super().__init__(space, seed=seed, budget=budget, n_initial=n_initial, acq=acq, ready=ready)
         self.model = model
         self._learned: tuple[int, gp.Hyperparameters | None] = (0, None)
 

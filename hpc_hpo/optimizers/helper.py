@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -76,7 +77,7 @@ class Helper:
     def __init__(self, command: list[str] | None = None) -> None:
         self._command = command or [sys.executable, "-m", "hpc_hpo.optimizers.helper"]
         self._numbers = itertools.count()
-        self._receivers: dict[int, Callable[[Any], None]] = {}
+        self._receivers: dict[int, weakref.WeakMethod[Callable[[Any], None]]] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.alive = False
@@ -115,17 +116,25 @@ class Helper:
         with contextlib.suppress(OSError, ValueError, EOFError, pickle.UnpicklingError):
             while True:
                 number, content = read_frame(process.stdout)
-                receiver = self._receivers.get(number)
-                if receiver is not None and process is self._process:
+                reference = self._receivers.get(number)
+                receiver = reference and reference()
+                if receiver and process is self._process:
                     receiver(content)
         if process is self._process:
             self.alive = False
 
     def register(self, receiver: Callable[[Any], None]) -> int:
-        """A number for an optimiser, whose proposals `receiver` takes (in another thread)."""
+        """A number for an optimiser, whose proposals its method `receiver` takes (in another
+        thread). Neither side keeps an optimiser that is used no more."""
         number = next(self._numbers)
-        self._receivers[number] = receiver
+        self._receivers[number] = weakref.WeakMethod(receiver)
         return number
+
+    def forget(self, number: int) -> None:
+        """Let an optimiser go."""
+        self._receivers.pop(number, None)
+        if self.alive:
+            self.send(("drop", number, None))
 
     def send(self, content: Any) -> None:
         """Queue a message."""

@@ -9,13 +9,14 @@ from the numbers of asks and tells alone, so a replay goes on in the middle of a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from hpc_hpo.model import Point
 from hpc_hpo.optimizers import pools
-from hpc_hpo.optimizers.base import BaseOptimizer, Taken
+from hpc_hpo.optimizers.base import BaseOptimizer, Option, Taken
 from hpc_hpo.optimizers.codec import Codec
 from hpc_hpo.optimizers.pools import Pool
 from hpc_hpo.optimizers.sobol import SobolSequence
@@ -67,7 +68,16 @@ class ModelSearch(BaseOptimizer):
             two more, at most 24 and at most a third of the budget.
         acq: EI (expected improvement) or LCB (lower confidence bound with a random weight of
             the uncertainty for each point, which spreads large batches more).
+        ready: whether a study fits in the helper process; if not, equal seeds and equal orders of
+            ends give equal points, and workers wait for fits.
     """
+
+    #: of every family
+    SHARED: ClassVar[Mapping[str, Option]] = {
+        "n_initial": Option(low=1),
+        "acq": Option(choices=("EI", "LCB")),
+        "ready": Option(kind="flag"),
+    }
 
     def __init__(
         self,
@@ -77,8 +87,10 @@ class ModelSearch(BaseOptimizer):
         budget: int | None = None,
         n_initial: int | None = None,
         acq: str = "EI",
+        ready: bool = True,
     ) -> None:
         super().__init__(space, seed=seed, budget=budget)
+        self.ready = ready
         self.acq = acq
         default = min(2 * space.dims + 2, 24)
         if budget is not None:

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -81,6 +82,7 @@ class ReadyOptimizer(BaseOptimizer):
             "seed": seed, "budget": budget,
         }  # fmt: skip
         self._number = helper.register(self._receive)
+        weakref.finalize(self, helper.forget, self._number)
         self._generation, self._deaths = 0, 0
         self._events: list[tuple[Any, ...]] = []
         self._lock = threading.Condition()
@@ -243,8 +245,3 @@ class ReadyOptimizer(BaseOptimizer):
             if self.space.key(point) not in taken and self.space.allows(point):
                 return point
         return None
-
-    def close(self) -> None:
-        """Let the helper forget this search."""
-        if self._helper.alive:
-            self._helper.send(("drop", self._number, None))

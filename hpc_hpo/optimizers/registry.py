@@ -72,6 +72,8 @@ def _read_option(section: Section, name: str, value: Any, option: Option) -> Any
         return value
     if option.kind == "any":
         return value
+    if option.kind == "flag":
+        return section.flag(name)
     if option.kind == "text":
         if not isinstance(value, str) or not value.strip():
             add(path, "not a text", found=value, valid="a text, in quotes where it is a number")
@@ -103,8 +105,8 @@ def create(
         seed: at least 0; equal seeds give equal points.
         budget: trials the study may run; None when only time limits it.
         file, key, line_of: say in errors where the text stands.
-        ready: fit models in a helper process, with a queue of points before it; what has no
-            model is not changed by this. See ready.ReadyOptimizer, helper.stop_shared.
+        ready: fit models in the helper process, with a queue of points before it, unless the
+            option `ready` of `spec` is false; see ready.ReadyOptimizer and helper.stop_shared.
 
     Raises:
         InputErrors: an unknown name or option, or a bad value of one.
@@ -137,7 +139,7 @@ def _with_queue(made: Optimizer, spec: Mapping[str, Any], seed: int) -> Optimize
     from hpc_hpo.optimizers import helper, ready
     from hpc_hpo.optimizers.model_search import ModelSearch
 
-    if not isinstance(made, ModelSearch):
+    if not isinstance(made, ModelSearch) or not made.ready:
         return made
     return ready.ReadyOptimizer(
         spec, made.space, seed=seed, budget=made.budget, n_initial=made.n_initial,

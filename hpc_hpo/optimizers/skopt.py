@@ -30,13 +30,12 @@ class SkoptSearch(ModelSearch):
     Args:
         surrogate: GP (Gaussian process), ET (extra trees), RF (random forest) or GBRT (boosted
             trees, three quantiles).
-        n_initial, acq: see ModelSearch.
+        n_initial, acq, ready: see ModelSearch.
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         "surrogate": Option(choices=("GP", "ET", "RF", "GBRT")),
-        "n_initial": Option(low=1),
-        "acq": Option(choices=("EI", "LCB")),
+        **ModelSearch.SHARED,
     }
 
     def __init__(
@@ -48,8 +47,9 @@ class SkoptSearch(ModelSearch):
         surrogate: str = "GP",
         n_initial: int | None = None,
         acq: str = "EI",
+        ready: bool = True,
     ) -> None:
-        super().__init__(space, seed=seed, budget=budget, n_initial=n_initial, acq=acq)
+        super().__init__(space, seed=seed, budget=budget, n_initial=n_initial, acq=acq, ready=ready)
         self.surrogate = surrogate
         self._learned: tuple[int, Any] = (0, None)
 

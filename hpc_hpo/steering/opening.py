@@ -26,8 +26,14 @@ from hpc_hpo.study.segment_set import Segment
 ROUND_SEED = 104_729
 
 
-def make_optimizer(study: Study, segment: Segment, begun_again: int = 0) -> Optimizer:
+def make_optimizer(
+    study: Study, segment: Segment, begun_again: int = 0, *, ready: bool = False
+) -> Optimizer:
     """The optimiser of one segment, new.
+
+    Args:
+        begun_again: how often its search has begun before.
+        ready: as of registry.create.
 
     Raises:
         InputErrors: its name or an option is wrong.
@@ -36,6 +42,7 @@ def make_optimizer(study: Study, segment: Segment, begun_again: int = 0) -> Opti
         with_model(study, segment), segment.space,
         (segment.seed + ROUND_SEED * begun_again) & 0x7FFFFFFF,
         budget=segment.trials, file=str(study.path), line_of=study.document.line_of,
+        ready=ready,
     )  # fmt: skip
 
 
@@ -120,7 +127,7 @@ class Opening:
         return Search(
             name=segment.name,
             trials=segment.trials,
-            make=partial(make_optimizer, self.study, segment),
+            make=partial(make_optimizer, self.study, segment, ready=True),
             target=None if target is None else sign * target,
             values=segment.values,
             fit=partial(_fit, segment),

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,7 +90,6 @@ def test_that_an_optimizer_of_a_broken_package_is_refused_without_a_traceback(mo
 
 def test_that_the_built_in_table_and_the_declared_entry_points_agree():
     import configparser
-    from pathlib import Path
 
     config = configparser.ConfigParser()
     config.read(Path(__file__).parents[2] / "setup.cfg")
@@ -142,3 +142,21 @@ def test_that_an_optimizer_whose_package_is_absent_says_what_to_install(monkeypa
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=rf"optimizer: it needs the package {name}.*\[{extra}\]"):
         registry.create(name, LINE, 0)
+
+
+def test_that_the_optimizer_in_the_docs_works():
+    text = (Path(__file__).parents[2] / "docs" / "optimizers.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    scope: dict = {}
+    exec(code, scope)
+    made = scope["CornerSearch"](
+        Space.parse({"x": {"float": [0, 1]}, "n": {"int": [1, 3]}}), seed=1
+    )
+    points = made.ask(range(8))
+    assert len(points) == 8
+    assert {(p["x"], p["n"]) for p in points} >= {(0.0, 1), (0.0, 3), (1.0, 1), (1.0, 3)}
+
+
+def test_that_every_built_in_optimizer_is_in_the_docs():
+    text = (Path(__file__).parents[2] / "docs" / "optimizers.md").read_text()
+    assert not [name for name in registry.BUILT_IN if f"| `{name}` |" not in text]
