@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hpc_hpo.model import Point
-from hpc_hpo.optimizers.base import BaseOptimizer, Option
-from hpc_hpo.optimizers.helper import Helper
+from hpc_hpo.optimizers.base import BaseOptimizer, Optimizer, Option
+from hpc_hpo.optimizers.helper import Helper, shared
+from hpc_hpo.optimizers.model_search import ModelSearch
 from hpc_hpo.optimizers.pools import around
 from hpc_hpo.optimizers.sobol import SobolSequence
 from hpc_hpo.space import Space
@@ -245,3 +246,17 @@ class ReadyOptimizer(BaseOptimizer):
             if self.space.key(point) not in taken and self.space.allows(point):
                 return point
         return None
+
+
+def with_queue(made: Optimizer, spec: str | Mapping[str, Any]) -> Optimizer:
+    """An optimiser with a queue before it, if it fits models and its option `ready` is not false.
+
+    Args:
+        made: by registry.create from `spec`; it is not used any more where there is a queue.
+    """
+    if not isinstance(made, ModelSearch) or not made.ready:
+        return made
+    return ReadyOptimizer(
+        spec if isinstance(spec, Mapping) else {"name": spec}, made.space, seed=made.seed,
+        budget=made.budget, n_initial=made.n_initial, helper=shared(),
+    )  # fmt: skip

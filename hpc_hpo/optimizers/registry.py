@@ -95,7 +95,6 @@ def create(
     file: str | None = None,
     key: str = "optimizer",
     line_of: LineOf | None = None,
-    ready: bool = False,
 ) -> Optimizer:
     """The optimiser that a study asks for.
 
@@ -105,8 +104,6 @@ def create(
         seed: at least 0; equal seeds give equal points.
         budget: trials the study may run; None when only time limits it.
         file, key, line_of: say in errors where the text stands.
-        ready: fit models in the helper process, with a queue of points before it, unless the
-            option `ready` of `spec` is false; see ready.ReadyOptimizer and helper.stop_shared.
 
     Raises:
         InputErrors: an unknown name or option, or a bad value of one.
@@ -131,17 +128,4 @@ def create(
         # What a class says of its own options lacks the place in the file.
         problems.add(f"{key}.{error.key}" if error.key else key, error.problem)
         raise InputErrors(problems.errors) from error
-    return _with_queue(made, content, seed) if ready else made
-
-
-def _with_queue(made: Optimizer, spec: Mapping[str, Any], seed: int) -> Optimizer:
-    """The same optimiser in the helper process, if it fits models."""
-    from hpc_hpo.optimizers import helper, ready
-    from hpc_hpo.optimizers.model_search import ModelSearch
-
-    if not isinstance(made, ModelSearch) or not made.ready:
-        return made
-    return ready.ReadyOptimizer(
-        spec, made.space, seed=seed, budget=made.budget, n_initial=made.n_initial,
-        helper=helper.shared(),
-    )  # fmt: skip
+    return made

@@ -11,6 +11,7 @@ from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import Point, SegmentInfo
 from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.optimizers.ready import with_queue
 from hpc_hpo.optimizers.registry import create
 from hpc_hpo.prestage.manifest import Manifest
 from hpc_hpo.space.domains import canonical
@@ -33,17 +34,17 @@ def make_optimizer(
 
     Args:
         begun_again: how often its search has begun before.
-        ready: as of registry.create.
+        ready: with a queue of points before it; see optimizers.ready.
 
     Raises:
         InputErrors: its name or an option is wrong.
     """
-    return create(
-        with_model(study, segment), segment.space,
-        (segment.seed + ROUND_SEED * begun_again) & 0x7FFFFFFF,
+    spec = with_model(study, segment)
+    made = create(
+        spec, segment.space, (segment.seed + ROUND_SEED * begun_again) & 0x7FFFFFFF,
         budget=segment.trials, file=str(study.path), line_of=study.document.line_of,
-        ready=ready,
     )  # fmt: skip
+    return with_queue(made, spec) if ready else made
 
 
 def check_optimizers(study: Study) -> Iterable[InputError]:

@@ -14,7 +14,7 @@ import pytest
 
 from hpc_hpo.optimizers import registry
 from hpc_hpo.optimizers.helper import Fitter, Helper
-from hpc_hpo.optimizers.ready import ReadyOptimizer
+from hpc_hpo.optimizers.ready import ReadyOptimizer, with_queue
 from hpc_hpo.space import Space
 
 SPACE = Space.parse({"x": {"float": [0, 1]}, "y": {"float": [0, 1]}, "n": {"int": [1, 9]}})
@@ -225,6 +225,5 @@ def test_that_an_optimizer_which_is_used_no_more_is_let_go(helper):
 def test_that_only_what_fits_models_gets_a_queue():
     for spec, kind in [("bayes", True), ("auto", True), ("random", False), ("tpe", False),
                        ({"name": "bayes", "ready": False}, False)]:  # fmt: skip
-        made = registry.create(spec, SPACE, 0, ready=True)
+        made = with_queue(registry.create(spec, SPACE, 0), spec)
         assert isinstance(made, ReadyOptimizer) is kind
-    assert not isinstance(registry.create("bayes", SPACE, 0), ReadyOptimizer)
