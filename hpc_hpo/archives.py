@@ -9,9 +9,11 @@ import contextlib
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from hpc_hpo.errors import InputError
@@ -46,11 +48,16 @@ def check_archive(path: Path) -> int:
         return sum(member.file_size for member in _zip_members(path, archive))
 
 
-def unpack(path: Path, target: Path) -> None:
+def unpack(
+    path: Path, target: Path, *, expect: Callable[[int], object] = lambda size: None
+) -> None:
     """Unpack an archive into a folder that is new or empty.
 
     Tar archives pass through Python's `data` filter (PEP 706), and every member is looked at
     before the first one is written. Files come out readable and writable for their owner.
+
+    Args:
+        expect: called with the bytes that the files will take, before any is written; may raise.
 
     Raises:
         InputError: as of check_archive. Nothing was written outside the target.
@@ -60,10 +67,27 @@ def unpack(path: Path, target: Path) -> None:
     with _opened(path) as archive:
         if isinstance(archive, tarfile.TarFile):
             members = list(_tar_members(path, archive))
+            expect(sum(member.size for member in members if member.isreg()))
             archive.extractall(target, members=members, filter="data")
         else:
-            for info in list(_zip_members(path, archive)):
+            infos = list(_zip_members(path, archive))
+            expect(sum(info.file_size for info in infos))
+            for info in infos:
                 _extract_zipped(archive, info, target)
+
+
+def fix_prefixes(folder: Path) -> None:
+    """Tell the scripts of an environment that conda-pack has packed where they are now.
+
+    Its own `bin/conda-unpack` does it, which needs no more than a Python: ours, because the
+    environment may be for nodes of another architecture.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    script = folder / "bin" / "conda-unpack"
+    if script.is_file():
+        subprocess.run([sys.executable, str(script)], check=True, capture_output=True)
 
 
 @contextlib.contextmanager

@@ -139,12 +139,23 @@ class Place(TypedDict, total=False):
     erf: str  #: text of the file that stands for {erf} in it
 
 
+class LocalInput(TypedDict):
+    """An input of which each node makes a copy on its own disk."""
+
+    key: str  #: stands for its content
+    files: list[list[Any]]  #: [path within the input, absolute path, bytes, sha256] of each
+    single: bool  #: payloads get the one file, not the folder
+    unpack: bool  #: payloads get what is in the one file, an archive
+    environment: bool  #: ... which is a packed environment
+
+
 class SegmentInfo(TypedDict, total=False):
     """What a slice is told of its segment, where that has a name."""
 
     name: str
     values: dict[str, Any]  #: numbers, texts, booleans
     inputs: dict[str, str]  #: those that the segment alone has: name -> absolute path
+    local: dict[str, LocalInput]  #: those of them that nodes copy
     number: int  #: by which evaluation payloads know it: its value model_id, or its place
 
 
@@ -213,6 +224,9 @@ class TaskSpec(TypedDict, total=False):
     env: dict[str, str]
     network: NetworkSpec
     inputs: dict[str, str]  #: name -> absolute path
+    local: dict[str, LocalInput]  #: those of them that nodes copy
+    local_folder: str | None  #: for the copies, on each node; variables in it are the node's
+    environment: str  #: the input that holds the payload's Python and programs
     max_time_s: float | None  #: payload seconds a trial may use over all its slices
     signal: str  #: name of the signal sent to a command ahead of its deadline
     kill_grace_s: float  #: from TERM to KILL

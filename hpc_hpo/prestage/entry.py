@@ -274,14 +274,16 @@ class Bringer:
                 if self._known.get(archive.target) != archive:
                     check_archive(path)
                 return entry
-            members = self._store.unpack(path, archive.sha256)
+            environment = spec.kind == "environment"
+            tree = Store.tree_name(archive.sha256, environment)
+            members = self._store.unpack(path, tree, environment=environment)
         except InputError as error:
             raise InputError(f"{spec.label()}: {archive.source}: {error.problem}") from None
         home = home_of(spec)
         place = self._folder.path / home
         if place.is_dir() and not place.is_symlink():
             shutil.rmtree(place)
-        link(self._store.tree(archive.sha256), place)
+        link(self._store.tree(tree), place)
         files = [
             StagedFile(
                 spec.name, f"{archive.source}!{m.path}", f"{home}/{m.path}", m.size, m.mtime_ns,

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ from typing import Any
 
 import filelock
 
-from hpc_hpo.archives import check_archive, unpack
-from hpc_hpo.errors import StorageError
+from hpc_hpo.archives import fix_prefixes, unpack
+from hpc_hpo.errors import InputError, StorageError
 from hpc_hpo.fsio import sha256_of, storage_error, write_atomic
 from hpc_hpo.site import Site
 from hpc_hpo.units import format_size
@@ -90,9 +91,14 @@ class Store:
         """Where a content is, or would be."""
         return self.path / "sha256" / sha256[:2] / sha256
 
-    def tree(self, sha256: str) -> Path:
+    def tree(self, name: str) -> Path:
         """Where the content of an archive is, or would be."""
-        return self.path / "trees" / sha256[:2] / sha256
+        return self.path / "trees" / name[:2] / name
+
+    @staticmethod
+    def tree_name(sha256: str, environment: bool) -> str:
+        """An archive's tree by the archive's sha256; an environment's scripts know their place."""
+        return f"{sha256}-env" if environment else sha256
 
     @staticmethod
     def key(source: str, options: Mapping[str, Any]) -> str:
@@ -158,53 +164,61 @@ class Store:
         free = stat.f_bavail * stat.f_frsize
         if size > free:
             raise StorageError(
-                f"{self.path}: {format_size(size)} are to be downloaded, {format_size(free)} are "
-                f"free; make room, or name another folder in {VARIABLE}"
+                f"{self.path}: {format_size(size)} are to come, {format_size(free)} are free; "
+                f" make room, or name another folder in {VARIABLE}"
             )
 
     # -- archives --------------------------------------------------------------
 
-    def unpacked(self, sha256: str) -> list[Member] | None:
+    def unpacked(self, name: str) -> list[Member] | None:
         """The files of an unpacked archive; None where it is not here whole."""
-        tree = self.tree(sha256)
+        tree = self.tree(name)
         try:
-            listed = json.loads(tree.with_name(f"{sha256}.json").read_text())
+            listed = json.loads(tree.with_name(f"{name}.json").read_text())
             members = [Member(*row) for row in listed]
             whole = all((tree / m.path).stat().st_size == m.size for m in members)
         except (OSError, ValueError, TypeError):
             return None
         return members if whole and tree.is_dir() else None
 
-    def unpack(self, archive: Path, sha256: str) -> list[Member]:
+    def unpack(self, archive: Path, name: str, *, environment: bool = False) -> list[Member]:
         """Unpack an archive, unless that has been done; its files with their checksums.
+
+        Args:
+            name: of the tree, see tree_name.
+            environment: tell a packed environment's scripts where they are now.
 
         Raises:
             InputError: the archive may not be unpacked; the member is named.
             StorageError: the store cannot be written.
         """
-        room = self._room("trees", sha256[:2])
-        with filelock.FileLock(room / f"{sha256}.lock"):
-            known = self.unpacked(sha256)
+        room = self._room("trees", name[:2])
+        with filelock.FileLock(room / f"{name}.lock"):
+            known = self.unpacked(name)
             if known is not None:
                 return known
-            tree = self.tree(sha256)
-            temporary = tree.with_name(f"{sha256}.tmp")
-            self.require_room(check_archive(archive))
+            tree = self.tree(name)
+            temporary = tree.with_name(f"{name}.tmp")
             try:
                 for leftover in (temporary, tree):
                     if leftover.exists():
                         shutil.rmtree(leftover)
-                unpack(archive, temporary)
-                members = [_member(path, temporary) for path in sorted(_files(temporary))]
+                unpack(archive, temporary, expect=self.require_room)
                 temporary.rename(tree)
+                if environment:
+                    fix_prefixes(tree)
+                members = [_member(path, tree) for path in sorted(_files(tree))]
             except OSError as error:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise storage_error(tree, error) from error
+            except subprocess.CalledProcessError as error:
+                said = error.stderr.decode(errors="replace").strip()[-500:]
+                raise InputError(f"its conda-unpack failed: {said}", file=str(archive)) from None
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
             rows = [[m.path, m.size, m.mtime_ns, m.sha256] for m in members]
-            write_atomic(tree.with_name(f"{sha256}.json"), json.dumps(rows))
+            write_atomic(tree.with_name(f"{name}.json"), json.dumps(rows))
             return members
 
 

@@ -14,6 +14,7 @@ from hpc_hpo.optimizers.base import Optimizer
 from hpc_hpo.optimizers.ready import with_queue
 from hpc_hpo.optimizers.registry import create
 from hpc_hpo.prestage.manifest import Manifest
+from hpc_hpo.prestage.node_copies import node_copies
 from hpc_hpo.space.domains import canonical
 from hpc_hpo.steering.gate import ManifestGate
 from hpc_hpo.steering.portfolio import Portfolio
@@ -146,4 +147,5 @@ class Opening:
             values=dict(self.study.segments[name].values),
             inputs={input_: str(self._folder.path / path) for input_, path in paths.items()},
             number=self.study.segments.number(name),
+            local=node_copies(self.study, self.gate.manifest, self._folder, name),
         )

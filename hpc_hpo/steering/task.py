@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.model import TaskSpec
 from hpc_hpo.prestage.manifest import Manifest
+from hpc_hpo.prestage.node_copies import node_copies, node_folder
 from hpc_hpo.site import Site
 from hpc_hpo.study import Study, network_of, payload_fields
 
@@ -20,6 +23,8 @@ def task_of(study: Study, manifest: Manifest, folder: StudyFolder, site: Site) -
         env=study.env,
         network=network_of(study, site.network),
         inputs=manifest.absolute(folder),
+        local=node_copies(study, manifest, folder),
+        local_folder=node_folder(site, study.account, os.environ),
         max_time_s=study.trial.max_time,
         signal=checkpoint.signal,
         kill_grace_s=checkpoint.kill_grace,
@@ -30,6 +35,9 @@ def task_of(study: Study, manifest: Manifest, folder: StudyFolder, site: Site) -
         distributed=study.trial.ranks != 1,
         rank_timeout_s=study.trial.rank_timeout,
     )
+    environments = [i.name for i in study.all_inputs() if i.kind == "environment"]
+    if environments:
+        task["environment"] = environments[0]
     if study.kind == "python":
         task["target"], task["path"] = study.python_target()
     else:

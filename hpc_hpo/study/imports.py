@@ -30,6 +30,8 @@ def missing_imports(study: Study, site: Site, file: Path) -> Iterator[InputError
     """
     if "PYTHONPATH" in study.env or site.python is not None or site.modules or site.worker_init:
         return
+    if any(item.kind == "environment" for item in study.all_inputs()):
+        return
     _, folders = study.python_target()
     todo, seen = [file], {file}
     told: set[str] = set()

@@ -18,8 +18,10 @@ from hpc_hpo.errors import StorageError
 from hpc_hpo.fsio import from_json, to_json
 from hpc_hpo.model import ErrorInfo, SliceEnd, SliceOutcome, SliceRequest, TaskSpec
 from hpc_hpo.worker.job import stamp
+from hpc_hpo.worker.local_inputs import LocalInputs
 from hpc_hpo.worker.log import LogFile
 from hpc_hpo.worker.node import Node, Watch
+from hpc_hpo.worker.node_local import Interrupted
 from hpc_hpo.worker.objective import describe_error
 from hpc_hpo.worker.payload_python import RunnerClient
 from hpc_hpo.worker.slice import run_slice
@@ -37,6 +39,7 @@ class Worker:
     def __init__(self, node: Node, clock: Clock | None = None) -> None:
         self.node, self._clock = node, clock or SystemClock()
         self._runner = RunnerClient()
+        self._inputs = LocalInputs()
         self._home: tuple[str, int] | None = None
         self._spool: Spool | None = None
         self._log: LogFile | None = None
@@ -68,7 +71,12 @@ class Worker:
     def _run(self, request: SliceRequest, watch: Watch) -> SliceOutcome:
         try:
             spool, log = self._settle(request)
-            task = self._task(request)
+            task, request = self._inputs.bring(
+                self._task(request), request, say=log.note,
+                stopped=lambda: watch.look() is not None or self._too_late(request, watch),
+            )  # fmt: skip
+        except Interrupted:
+            return self._bare(request, SliceEnd.DECLINED)
         except (StorageError, OSError, ValueError) as error:
             info = describe_error("storage", error)
             info["transient"] = True

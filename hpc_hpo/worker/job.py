@@ -22,8 +22,10 @@ from hpc_hpo.model import (
 )
 from hpc_hpo.worker.checkpoint import Saved, newest_of
 from hpc_hpo.worker.gate import Gate, usable
+from hpc_hpo.worker.local_inputs import environment_folder
 from hpc_hpo.worker.log import LogFile
 from hpc_hpo.worker.node import Node, Watch, own_addresses
+from hpc_hpo.worker.node_local import environment_of
 from hpc_hpo.worker.offline import guard_spec, guarded
 from hpc_hpo.worker.place import bind, hardware_threads, outside_worlds, shape_of, share_variables
 from hpc_hpo.worker.process import start
@@ -206,7 +208,8 @@ def base_environment(job: SliceJob) -> dict[str, str]:
     """The worker's environment with the study's variables, those of the slice's place, and what
     keeps it off the network."""
     given = job.task.get("env", {})
-    environment = {**outside_worlds(os.environ), **given}
+    own = environment_of(environment_folder(job.task), outside_worlds(os.environ))
+    environment = {**own, **given}
     place = job.request.get("place")
     if place is not None and job.shape.ranks == 1:
         environment.update(share_variables(place, place["nodes"][0][2], job.shape, given))

@@ -21,10 +21,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpc_hpo.errors import HpoError
 from hpc_hpo.model import Place, Shape
 from hpc_hpo.ranks import rank_share
 from hpc_hpo.worker.channel import Channel, ChannelClosed
 from hpc_hpo.worker.node import node_name
+from hpc_hpo.worker.node_local import NodeCopies, python_of
 from hpc_hpo.worker.place import bind, distributed, hardware_threads, share_variables
 from hpc_hpo.worker.process import end_session, program, signal_session, start
 
@@ -121,7 +123,15 @@ class Keeper:
         self.stack, stack_end = os.pipe()
         with theirs:
             fds = (theirs.fileno(), stack_end)
-            argv = self.spec["argv"] or program("rank_main", fds[0], self.shape.ranks, fds[1])
+            try:
+                self._bring_inputs()
+            except HpoError as error:
+                message = f"node {node_name(os.environ)}: {error}"
+                self._tell({"failed": {"kind": "storage", "message": message, "transient": True}})
+                return 1
+            argv = self.spec["argv"] or program(
+                "rank_main", fds[0], self.shape.ranks, fds[1], python=python_of(self.spec["inside"])
+            )
             if self.place["bind"]:
                 # Inherited; threads that do not exist yet are bound, too.
                 bind(os.getpid(), hardware_threads(self.cores))
@@ -141,6 +151,14 @@ class Keeper:
             return self._stay()
         finally:
             end_session(child, 0.0)
+
+    def _bring_inputs(self) -> None:
+        """Make sure of this node's copies of inputs, and keep them while this process lives."""
+        if self.spec["local"]:
+            copies = NodeCopies(Path(self.spec["local_folder"]))
+            for name, local in self.spec["local"].items():
+                copies.use(name, local)
+            self.copies = copies
 
     def _start(self, argv: list[str], fds: Sequence[int]) -> subprocess.Popen[bytes]:
         # What was inherited is passed on: among it may be the launcher's, for the MPI start-up.

@@ -11,6 +11,8 @@ from hpc_hpo.model import SliceOutcome
 from hpc_hpo.worker.channel import Channel, ChannelClosed
 from hpc_hpo.worker.gate import Gate
 from hpc_hpo.worker.job import SliceJob, base_environment, start_payload
+from hpc_hpo.worker.local_inputs import environment_folder
+from hpc_hpo.worker.node_local import python_of
 from hpc_hpo.worker.process import end_session, program
 
 _TICK_S = 0.1
@@ -42,24 +44,26 @@ class RunnerClient:
         # Libraries look once at which GPUs there are and how many threads to start.
         place = job.request.get("place")
         share = None if place is None else (place["nodes"][0][2], job.shape.threads)
-        key = (job.request["dir"], job.log.name, tuple(sorted(env.items())), tuple(path), share)
+        python = python_of(environment_folder(job.task))
+        key = (job.request["dir"], job.log.name, tuple(sorted(env.items())), tuple(path), share,
+               python)  # fmt: skip
         if self._process is not None and self._process.poll() is not None:
             self.close()  # it died between two slices
         if self._process is None or self._channel is None or key != self._key:
             self.close()
-            self._start(job)
+            self._start(job, python)
             self._key = key
         assert self._process is not None and self._channel is not None
         job.bind(self._process.pid)
         return self._process, self._channel
 
-    def _start(self, job: SliceJob) -> None:
+    def _start(self, job: SliceJob, python: str) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 self._process, self._gate = start_payload(
                     job,
-                    program("runner", theirs.fileno()),
+                    program("runner", theirs.fileno(), python=python),
                     cwd=None,
                     env=base_environment(job),
                     pass_fds=[theirs.fileno()],

@@ -27,14 +27,15 @@ _BOOT = (
 )
 
 
-def program(module: str, *arguments: object) -> list[str]:
+def program(module: str, *arguments: object, python: str | None = None) -> list[str]:
     """The argument list of a Python process that calls the `main` of a module of this room.
 
     Args:
         arguments: of `main`, which gets them as strings.
+        python: the interpreter; this process's own by default.
     """
     boot = _BOOT.format(module=module)
-    return [sys.executable, "-c", boot, _PACKAGE_PARENT, *map(str, arguments)]
+    return [python or sys.executable, "-c", boot, _PACKAGE_PARENT, *map(str, arguments)]
 
 
 def _die_with_parent(parent: int) -> Callable[[], None]:

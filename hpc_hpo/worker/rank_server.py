@@ -23,6 +23,7 @@ from typing import Any, cast
 from hpc_hpo.model import ErrorInfo
 from hpc_hpo.worker.channel import Channel, ChannelClosed
 from hpc_hpo.worker.job import SliceJob, signal_name
+from hpc_hpo.worker.local_inputs import environment_folder
 from hpc_hpo.worker.node import own_addresses
 from hpc_hpo.worker.place import master_port
 from hpc_hpo.worker.process import program
@@ -89,6 +90,9 @@ class RankServer:
         self.channels: dict[int, Channel] = {}
         self._file = folder / FILE
         names = set(job.task.get("env", {})) | {"PYTHONPATH"}
+        inside = environment_folder(job.task)
+        if inside is not None:
+            names |= {"PATH", "CONDA_PREFIX", "VIRTUAL_ENV"}
         sent = {k: v for k, v in environment.items() if k in names or k.startswith("HPC_HPO_")}
         sent.pop("HPC_HPO_NODE", None)
         content = {
@@ -101,6 +105,9 @@ class RankServer:
             "environment": sent,
             "given": job.task.get("env", {}),
             "master_port": master_port(job.request, os.environ.get("HPC_HPO_BLOCK", "")),
+            "local": job.task.get("local", {}),
+            "local_folder": job.task.get("local_folder"),
+            "inside": inside,
         }
         self._write(self._file, json.dumps(content))
         self.launch = [*self._launch_line(folder), *program("keeper", self._file)]
