@@ -165,7 +165,7 @@ class Store:
         if size > free:
             raise StorageError(
                 f"{self.path}: {format_size(size)} are to come, {format_size(free)} are free; "
-                f" make room, or name another folder in {VARIABLE}"
+                f"make room, or name another folder in {VARIABLE}"
             )
 
     # -- archives --------------------------------------------------------------
