@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from hpc_hpo import rehearsal
 from hpc_hpo.cli.main import cli
+from tests.mpi import require_mpiexec
 from tests.worker.test_offline import C_CONNECT
-from tests.worker.test_ranks import mpiexec
 
 STUDY = """\
 name: fetch
@@ -128,7 +128,7 @@ def test_that_inputs_have_to_be_staged_before(check: Check, tmp_path: Path) -> N
 
 
 def test_that_two_ranks_are_evaluated_here(check: Check) -> None:
-    mpiexec()
+    require_mpiexec()
     done = check(
         "def train(config, trial): return trial.reduce(1.0, 'sum')\n", more="trial: {ranks: 2}\n"
     )
