@@ -21,6 +21,7 @@ from hpc_hpo.errors import InputError, InputErrors, StudyChanged
 from hpc_hpo.folder import StudyFolder, StudyLock, find_folder
 from hpc_hpo.fsio import to_json, write_atomic
 from hpc_hpo.journal import Journal, StudyState
+from hpc_hpo.model import TASK_FILE
 from hpc_hpo.optimizers.helper import stop_shared
 from hpc_hpo.pilot.base import Capacity, Pilot
 from hpc_hpo.pilot.free import NotTold, Window, free_windows
@@ -46,7 +47,7 @@ from hpc_hpo.steering.opening import (
 from hpc_hpo.steering.outcome import Outcome
 from hpc_hpo.steering.reporting import reports_of
 from hpc_hpo.steering.requests import pending
-from hpc_hpo.steering.task import TASK_FILE, task_of
+from hpc_hpo.steering.task import task_of
 from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.steering.verdict import reached
 from hpc_hpo.study import Change, Study, check_payload, compare, load_study

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 Point = dict[str, Any]
+#: Name of the file in the study folder that holds its TaskSpec.
+TASK_FILE = "task.json"
 
 
 class SliceEnd(str, enum.Enum):

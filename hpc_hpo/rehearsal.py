@@ -21,12 +21,12 @@ from typing import Any, cast
 from hpc_hpo.errors import InputError
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.fsio import from_json, to_json
-from hpc_hpo.model import Place, SegmentInfo, Shape, SliceOutcome, SliceRequest
+from hpc_hpo.model import TASK_FILE, Place, SegmentInfo, Shape, SliceOutcome, SliceRequest
 from hpc_hpo.pilot.shapes import Shapes
 from hpc_hpo.prestage.manifest import Manifest, load_manifest
 from hpc_hpo.site import Site
 from hpc_hpo.steering.opening import make_optimizer
-from hpc_hpo.steering.task import TASK_FILE, task_of
+from hpc_hpo.steering.task import task_of
 from hpc_hpo.study import Study
 
 #: Ways into a network namespace, best first: as root, as anybody, by bubblewrap.

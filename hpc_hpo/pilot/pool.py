@@ -76,7 +76,8 @@ def main() -> None:
     import parsl.multiprocessing
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    more = os.environ.get("HPC_HPO_PAYLOADS", "").split(",")
+    context.set_forkserver_preload([*PRELOADED, *filter(None, more)])
     parsl.multiprocessing.SpawnContext = context  # type: ignore[assignment]
     importlib.metadata.distributions = lambda **_: ()
     # By which the placer and the launcher know this node.

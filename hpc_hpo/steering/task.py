@@ -11,8 +11,6 @@ from hpc_hpo.prestage.node_copies import node_copies, node_folder
 from hpc_hpo.site import Site
 from hpc_hpo.study import Study, network_of, payload_fields
 
-TASK_FILE = "task.json"
-
 
 def task_of(study: Study, manifest: Manifest, folder: StudyFolder, site: Site) -> TaskSpec:
     """What every slice of the study shares."""

@@ -41,6 +41,7 @@ import psutil
 
 from hpc_hpo.errors import StorageError
 from hpc_hpo.fsio import SealedWriter, seal
+from hpc_hpo.model import TASK_FILE
 from hpc_hpo.worker.deadline import block_name, find_end, find_start
 from hpc_hpo.worker.node import node_name
 
@@ -136,11 +137,22 @@ class Supervisor:
         environment["HPC_HPO_BLOCK"] = self.block
         environment["HPC_HPO_NOTICE"] = str(self.notice)
         environment["HPC_HPO_NODE"] = node_name(os.environ)
+        environment["HPC_HPO_PAYLOADS"] = ",".join(self.payload_modules())
         if self.options.lead:
             environment["HPC_HPO_LEAD"] = "1"
         if self.end is not None:
             environment["HPC_HPO_BLOCK_END"] = repr(self.end)
         return environment
+
+    def payload_modules(self) -> list[str]:
+        """What the pool imports once for its workers, beyond what Python objectives need."""
+        try:
+            task = json.loads((Path(self.options.dir) / TASK_FILE).read_text())
+        except (OSError, ValueError):
+            return []  # workers import it then, each by itself
+        if task.get("kind") != "python":
+            return ["hpc_hpo.worker.payload_command"]
+        return ["hpc_hpo.worker.payload_ranks"] if self.options.lead else []
 
     def run(self) -> int:
         """Supervise until the pool has ended; its exit status, or 0 at a planned end."""

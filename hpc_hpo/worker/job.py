@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc_hpo.clock import Clock
 from hpc_hpo.model import (
@@ -21,7 +22,6 @@ from hpc_hpo.model import (
     TaskSpec,
 )
 from hpc_hpo.worker.checkpoint import Saved, newest_of
-from hpc_hpo.worker.gate import Gate, usable
 from hpc_hpo.worker.local_inputs import environment_folder
 from hpc_hpo.worker.log import LogFile
 from hpc_hpo.worker.node import Node, Watch, own_addresses
@@ -29,6 +29,9 @@ from hpc_hpo.worker.node_local import environment_of
 from hpc_hpo.worker.offline import guard_spec, guarded
 from hpc_hpo.worker.place import bind, hardware_threads, outside_worlds, shape_of, share_variables
 from hpc_hpo.worker.process import start
+
+if TYPE_CHECKING:
+    from hpc_hpo.worker.gate import Gate
 
 #: The hardware threads that the worker itself was given.
 ALLOWED = frozenset(os.sched_getaffinity(0))
@@ -243,7 +246,11 @@ def start_payload(
     """
     spec = job.guard_spec()
     wanted = spec is not None and job.shape.ranks == 1
-    gate = Gate(spec) if spec is not None and wanted and usable() else None
+    gate: Gate | None = None
+    if spec is not None and wanted:
+        from hpc_hpo.worker import gate as gates  # for those who need it
+
+        gate = gates.Gate(spec) if gates.usable() else None
     try:
         process = start(argv, cwd=cwd, env=env, log_fd=job.log.fd, pass_fds=pass_fds, gate=gate)
     except BaseException:

@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 
 from hpc_hpo.model import SliceEnd, SliceOutcome, TaskSpec
-from hpc_hpo.worker.guard.sitecustomize import MARK, VARIABLE, describe
 
+#: As in guard/sitecustomize.py, which is imported when it is needed.
+VARIABLE, MARK = "HPC_HPO_NETWORK", "refused by network: deny"
 GUARD = str(Path(__file__).parent / "guard")
 #: By their libraries' own documentation. What the worker's environment or the study sets, stands.
 SWITCHES = {
@@ -155,6 +156,8 @@ def attempts(log: Path, start: int) -> list[str]:
             lines = stream.read().splitlines()
     except FileNotFoundError:
         return []
+    from hpc_hpo.worker.guard.sitecustomize import describe
+
     found: dict[str, int] = {}
     for line in lines:
         try:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hpc_hpo.model import SliceOutcome
 from hpc_hpo.worker.channel import Channel, ChannelClosed
-from hpc_hpo.worker.gate import Gate
 from hpc_hpo.worker.job import SliceJob, base_environment, start_payload
 from hpc_hpo.worker.local_inputs import environment_folder
 from hpc_hpo.worker.node_local import python_of
 from hpc_hpo.worker.process import end_session, program
+
+if TYPE_CHECKING:
+    from hpc_hpo.worker.gate import Gate
 
 _TICK_S = 0.1
 

@@ -11,8 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hpc_hpo.worker.gate import Gate
+if TYPE_CHECKING:
+    from hpc_hpo.worker.gate import Gate
+
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 #: Loaded before any fork: between fork and exec nothing may be imported or looked up.

@@ -12,9 +12,7 @@ from hpc_hpo.worker.log import LogFile
 from hpc_hpo.worker.node import Node, Watch
 from hpc_hpo.worker.objective import describe_error
 from hpc_hpo.worker.offline import add_attempts, attempts
-from hpc_hpo.worker.payload_command import run_command
 from hpc_hpo.worker.payload_python import RunnerClient
-from hpc_hpo.worker.payload_ranks import run_ranks
 
 
 def run_slice(
@@ -111,10 +109,17 @@ def _with_own_inputs(task: TaskSpec, request: SliceRequest) -> TaskSpec:
 def _run_payload(job: SliceJob, runner: RunnerClient) -> SliceOutcome:
     if job.past_timeout():
         return job.timed_out()
+    # A node opens what its study runs, and no more; the pool's fork server has it already.
     if job.task["kind"] != "python":
+        from hpc_hpo.worker.payload_command import run_command
+
         outcome = run_command(job)
+    elif job.shape.ranks > 1:
+        from hpc_hpo.worker.payload_ranks import run_ranks
+
+        outcome = run_ranks(job)
     else:
-        outcome = run_ranks(job) if job.shape.ranks > 1 else runner.run(job)
+        outcome = runner.run(job)
     if outcome["end"] == SliceEnd.PAUSED.value and not (outcome.get("checkpoint") or job.restored):
         job.log.note(
             f"trial {job.request['trial']} paused without any checkpoint; it will start afresh"

@@ -59,6 +59,9 @@ def test_that_workers_are_forked_with_their_imports_and_without_all_of_parsl(tmp
         assert worker["parent"] == seen["pid"], "the pool, whose end they notice"
         assert {pool.POOL, "hpc_hpo.worker.entry"} <= set(worker["modules"])
         assert not {"parsl.dataflow.dflow", "parsl.providers"} & set(worker["modules"])
+        # A node opens the files of what its study runs alone.
+        others = {"payload_command", "payload_ranks", "containers", "gate"}
+        assert not {f"hpc_hpo.worker.{name}" for name in others} & set(worker["modules"])
 
 
 def test_that_the_block_s_name_and_end_come_from_the_supervisor(monkeypatch):

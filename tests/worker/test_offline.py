@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpc_hpo.worker import offline
 from hpc_hpo.worker.gate import usable
+from hpc_hpo.worker.guard import sitecustomize
 from hpc_hpo.worker.guard.sitecustomize import Policy, packed
 from hpc_hpo.worker.offline import SWITCHES, allocation_hosts, expand_hosts
 from tests.worker.bench import Bench
@@ -333,6 +335,10 @@ def test_that_a_name_server_is_open_for_names_alone() -> None:
     policy = Policy({"name_servers": ["192.0.2.53"]})
     assert policy.address_is_open("192.0.2.53", 53)
     assert not policy.address_is_open("192.0.2.53", 80)
+
+
+def test_that_both_sides_of_the_guard_agree_on_its_words() -> None:
+    assert (offline.VARIABLE, offline.MARK) == (sitecustomize.VARIABLE, sitecustomize.MARK)
 
 
 def test_that_a_torn_line_of_the_log_is_passed_over(denied: Bench, tmp_path: Path) -> None:
