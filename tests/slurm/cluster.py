@@ -42,7 +42,9 @@ def missing(speed: int = 1) -> str:
 
 def free_ports(count: int) -> int:
     """The first of `count` ports in a row that nobody listens on."""
-    for first in range(21800, 30000, count):
+    # Test processes side by side look in ranges of their own.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for first in range(21800 + 2000 * (worker % 4), 30000, count):
         sockets = []
         try:
             for port in range(first, first + count):
