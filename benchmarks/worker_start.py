@@ -63,7 +63,7 @@ parsl.load(Config(run_dir=sys.argv[2], usage_tracking=0, executors=[HighThroughp
 parsl.python_app(task)().result()
 parsl.dfk().cleanup()
 """
-_OPEN = re.compile(r'^(\d+) +(\d+\.\d+) (?:openat|open)\([^"]*"((?:[^"\\]|\\.)*)".*= \d')
+_OPEN = re.compile(r'^(\d+) +(\d+\.\d+) (?:openat|open)\([^"]*"((?:[^"\\]|\\.)*)"(.*)= \d')
 _MOMENT = re.compile(r"^\d+ +(\d+\.\d+) ")
 #: No files of a file system that others share. Temporary ones are the node's own, but for those
 #: in the folder of this measurement, which stands for the study's.
@@ -73,7 +73,7 @@ _PARSL_S = re.compile(r".*/(manager\.log|worker_\d+\.log|[^/]*\.key|[^/]*\.key_s
 
 
 def opened(trace: Path, home: Path) -> tuple[list[str], float]:
-    """(paths that were opened until the mark, seconds until then).
+    """(files that were opened until the mark, seconds until then). Folders are no files.
 
     Args:
         home: the folder of this measurement.
@@ -89,6 +89,8 @@ def opened(trace: Path, home: Path) -> tuple[list[str], float]:
             continue
         if MARK in match[3]:
             return found, float(match[2]) - (first or 0.0)
+        if "O_DIRECTORY" in match[4]:
+            continue
         path = match[3]
         if path.startswith(f"{home}{os.sep}"):
             if parsl_s := _PARSL_S.match(path):

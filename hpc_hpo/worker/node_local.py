@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hpc_hpo.archives import fix_prefixes, unpack
 from hpc_hpo.errors import HpoError, InputError, StorageError
 from hpc_hpo.fsio import NO_ROOM
 from hpc_hpo.model import LocalInput
@@ -168,6 +167,8 @@ class NodeCopies:
                 self._copy_all(name, local["files"], data)
             temporary.rename(home)
             if local["environment"]:
+                from hpc_hpo.archives import fix_prefixes
+
                 fix_prefixes(home / "data")
             listed = [[str(p.relative_to(home)), p.stat().st_size] for p in _files(home / "data")]
             (home / _READY).write_text(json.dumps(listed))
@@ -196,6 +197,9 @@ class NodeCopies:
         """The archive is read once, in order, from the shared file system."""
         self._copy_all(name, local["files"], temporary)
         archive = temporary / local["files"][0][0]
+        # Here, because every worker reads this module, and few have something to unpack.
+        from hpc_hpo.archives import unpack
+
         unpack(archive, data, expect=self._make_room)
         archive.unlink()
 
