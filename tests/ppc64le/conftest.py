@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ python: PYTHON
 # A Python's imports take seconds under emulation.
 heartbeat: {period: 2s, threshold: 60s}
 poll: 0.5s
-kill_grace: 5s
+kill_grace: 2s
 checkpoint_floor: 2s
 """
 
@@ -142,8 +143,18 @@ class Shop:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        for process in psutil.process_iter(["cmdline"]):
-            if str(self.folder) in " ".join(process.info["cmdline"] or []):
+        # Supervisors clean up after their block, which takes its time under emulation; what one
+        # that is killed has started goes with it.
+        own = [
+            process for process in psutil.process_iter(["cmdline"])
+            if str(self.folder) in " ".join(process.info["cmdline"] or [])
+        ]  # fmt: skip
+        _, stubborn = psutil.wait_procs(own, timeout=20)
+        for process in stubborn:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in process.children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.kill()
                 process.kill()
 
 

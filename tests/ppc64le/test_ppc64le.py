@@ -19,6 +19,7 @@ seed: 3
 budget: {trials: TRIALS}
 trial: {ranks: RANKS}
 checkpoint: {every: 0.3s}
+network: deny
 blocks: {workers_per_node: 2}
 """
 
@@ -93,6 +94,23 @@ def test_that_a_study_finishes_on_workers_of_another_architecture(shop):
     assert state.trial_states["completed"] == 6
     for trial in state.trials.values():
         assert trial.loss == (trial.point["x"] - 0.3) ** 2 + trial.point["k"], "bit by bit"
+
+
+ASKS = """
+import urllib.request
+
+def train(config):
+    urllib.request.urlopen("http://192.0.2.1/data")
+"""
+
+
+def test_that_a_payload_there_is_kept_off_the_network_too(shop):
+    shop.write(study(trials=1), ASKS)
+    shop.start("./emulated.yaml")
+    state = shop.finish(8, 100)
+    (record,) = state.trials[0].slices
+    assert record.error["kind"] == "network"
+    assert "connection to 192.0.2.1:80 (http://192.0.2.1/data) at " in record.error["message"]
 
 
 def test_that_a_trial_of_two_ranks_runs_on_another_architecture(shop):
