@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 JOB = JOBS / "fastcalogan"
 MODULES = ("voxels", "showers", "chi2", "make_data", "gan", "objective")
-EPOCHS = 250
+#: How long a trial should train, in seconds of this machine, so that none fits a block.
+TRIAL_S, BLOCK_S = 7.0, 7
+#: A point in the middle of the space, by which a training is timed.
+MIDDLE: dict[str, Any] = {
+    "lr": 1e-3, "beta": 0.5, "lambda": 10.0, "gdratio": 3, "batch": 64, "latent": 12, "width": 16,
+    "activation": "swish",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +49,27 @@ def hpc_hpo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+class Alone:
+    """A trial without blocks."""
+
+    def __init__(self, seed: int, showers: Path, binning: Path) -> None:
+        self.seed, self.inputs = seed, {"showers": str(showers), "binning": str(binning)}
+        self.restore = lambda: None
+        self.report = lambda step, **metrics: None
+        self.should_stop = self.should_checkpoint = lambda: False
+
+
+def epochs_of(seconds: float, job: dict[str, ModuleType], showers: Path, binning: Path) -> int:
+    """Epochs that take this machine so long, by the difference of a short and a longer training:
+    what both need for reading and judging is none of an epoch's time."""
+    took = []
+    for epochs in (10, 10, 70):  # the first one imports, too
+        begun = time.monotonic()
+        job["objective"].train({**MIDDLE, "epochs": epochs}, Alone(1, showers, binning))
+        took.append(time.monotonic() - begun)
+    return round(60 * seconds / max(took[2] - took[1], 0.01))
+
+
 @pytest.fixture(scope="module")
 def place(job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The job with four small GANs: two particles in two slices."""
@@ -51,10 +79,11 @@ def place(job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     job["make_data"].make(data, JOB / "binning.xml", [22, 211], [0, 5], [4096, 65536], 200, seed=1)
     study: dict[str, Any] = yaml.safe_load((JOB / "demo.yaml").read_text())
     study["segments"]["table"] = {"pid": [22, 211], "eta": [0, 5]}
-    study["space"]["epochs"] = {"method": "fixed", "dimension": {"value": EPOCHS}}
+    epochs = epochs_of(TRIAL_S, job, data / "pid22_eta_0_5.v02.tar", JOB / "binning.xml")
+    study["space"]["epochs"] = {"method": "fixed", "dimension": {"value": epochs}}
     study |= {"optimizer": "sobol", "budget": {"trials": 2}, "trial": {"max_attempts": 1}}
     study |= {"checkpoint": {"every": "1s"}, "env": {"OMP_NUM_THREADS": "1"}}
-    study["blocks"]["walltime"] = "8s"
+    study["blocks"]["walltime"] = f"{BLOCK_S}s"
     (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return folder
 
@@ -96,25 +125,16 @@ def test_that_the_failed_trials_name_the_file_and_the_line(ended: StudyState) ->
 def test_that_trials_that_went_on_from_checkpoints_end_as_if_undisturbed(
     ended: StudyState, place: Path, job
 ) -> None:
-    # A fast machine may end all of them within their first blocks; those that went on come first.
-    completed = sorted(
-        (trial for trial in ended.trials.values() if trial.loss is not None),
-        key=lambda trial: not any(record.restored for record in trial.slices),
-    )
-
-    class Alone:
-        """The trial without blocks."""
-
-        def __init__(self, seed: int, inputs: dict[str, str]) -> None:
-            self.seed, self.inputs = seed, inputs
-            self.restore = lambda: None
-            self.report = lambda step, **metrics: None
-            self.should_stop = self.should_checkpoint = lambda: False
-
-    trial = completed[0]
+    resumed = [
+        trial
+        for trial in ended.trials.values()
+        if trial.loss is not None and any(record.restored for record in trial.slices)
+    ]
+    assert resumed, "no block ended before a trial did"
+    trial = resumed[0]
     pid, eta = str(trial.segment).split("_eta")
     tar = place / "data" / "demo" / f"{pid}_eta_{eta}_{int(eta) + 5}.v02.tar"
-    alone = Alone(trial.seed, {"showers": str(tar), "binning": str(place / "binning.xml")})
+    alone = Alone(trial.seed, tar, place / "binning.xml")
     assert job["objective"].train(trial.point, alone)["loss"] == trial.loss
 
 
