@@ -3,7 +3,7 @@
 # make test    the tests (make test-slow: the long ones; make test-batch: on batch systems;
 #              make test-ppc64le: with workers on an emulated ppc64le)
 # make lint    ruff and mypy
-# make extras  what the jobs and their tests need besides: PyTorch, zstandard
+# make extras  all optional packages too, so that no test of them is skipped
 # make clean   remove the virtual environment and everything made by these
 #
 # Needs Python >= 3.10 with venv, and the network once, for the installation.
@@ -86,7 +86,7 @@ $(VENV)/.installed-torch: $(VENV)/.made setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-extras: $(VENV)/.installed-torch
-	$(PIP) install --quiet --editable '.[test,torch,zstd]'
+	$(PIP) install --quiet --editable '.[test,torch,optuna,nevergrad,zstd]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made setup.cfg pyproject.toml

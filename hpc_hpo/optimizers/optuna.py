@@ -29,9 +29,13 @@ _DEFAULT_INITIAL = 10
 _MIN_TOLD = 3
 #: Draws of a sampler until one is new; GP fits again for each, to come to the same place.
 _TRIES = {"TPE": 20, "GP": 2}
+#: A sampler that comes back to points that are known has settled: the next is drawn this near to
+#: its last, in units of the cube; farther, where none is new.
+_BESIDE = (0.01, 0.03, 0.1)
+_DRAWS_BESIDE = 20
 #: Number of the trial that stands for the point being drawn; it is in no storage.
 _PROBE = -1
-_PURPOSE = 6
+_PURPOSE, _PURPOSE_BESIDE = 6, 11
 
 
 class OptunaSearch(BaseOptimizer):
@@ -168,14 +172,15 @@ class OptunaSearch(BaseOptimizer):
         return [] if point is None else [point]
 
     def _sample(self, number: int, taken: Collection[str]) -> Point | None:
-        """A new point by the sampler; None when it comes up with none."""
+        """A new point by the sampler, or beside what it comes up with; None when there is none."""
         optuna = self._optuna
+        point: Point | None = None
         probe = optuna.trial.FrozenTrial(
             number=_PROBE, trial_id=_PROBE, state=optuna.trial.TrialState.RUNNING, value=None,
             datetime_start=None, datetime_complete=None, params={}, distributions={},
             user_attrs={}, system_attrs={}, intermediate_values={},
         )  # fmt: skip
-        with warnings.catch_warnings(), self._one_thread():
+        with warnings.catch_warnings(), self._one_thread(), self._quiet():
             warnings.simplefilter("ignore")  # multivariate and the constant liar: experimental
             sampler = self._sampler(int(self._rng(number, _PURPOSE).integers(2**31)))
             for _ in range(_TRIES[self.sampler]):
@@ -185,6 +190,18 @@ class OptunaSearch(BaseOptimizer):
                 point = self._point(params)
                 if self.space.allows(point) and self.space.key(point) not in taken:
                     return point
+        return None if point is None else self._beside(point, number, taken)
+
+    def _beside(self, point: Point, number: int, taken: Collection[str]) -> Point | None:
+        """A new point near another one."""
+        rng = self._rng(number, _PURPOSE_BESIDE)
+        units = fill_absent(self.space.to_unit(point, absent=np.nan), self.seed, number)
+        for far in _BESIDE:
+            for _ in range(_DRAWS_BESIDE):
+                moved = np.clip(units + far * rng.normal(size=len(units)), 0.0, 1.0)
+                near = self.space.from_unit(moved)
+                if self.space.allows(near) and self.space.key(near) not in taken:
+                    return near
         return None
 
     def _sampler(self, seed: int) -> Any:
@@ -194,6 +211,17 @@ class OptunaSearch(BaseOptimizer):
         return samplers.TPESampler(
             seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True
         )
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Its hints are for those who call it themselves, and would come with every point."""
+        logging = self._optuna.logging
+        before = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
 
     @contextlib.contextmanager
     def _one_thread(self) -> Iterator[None]:

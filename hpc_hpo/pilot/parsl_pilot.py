@@ -104,6 +104,9 @@ class ParslPilot:
 
     def pause_all(self) -> None:
         self._pausing = True
+        # Whoever waits for the slices to pause must not take workers that came up since the last
+        # look for absent, and cancel their blocks at once.
+        self._next_look = 0.0
         # Without the file (disk full) slices learn of it when their blocks are cancelled.
         with contextlib.suppress(OSError):
             self._folder.stop_file(self._run).touch()

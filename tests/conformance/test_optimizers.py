@@ -26,16 +26,16 @@ FAMILIES = {
     "optuna": {"name": "optuna", "n_initial": 4},
     "optuna_gp": {"name": "optuna", "sampler": "GP", "n_initial": 4},
     "cmaes": {"name": "cmaes", "population": 4},
-    "nevergrad": "nevergrad",
+    "nevergrad": ("nevergrad",),
     "nevergrad_cma": {"name": "nevergrad", "algorithm": "CMA"},
 }
 #: Packages that a family needs and that are not installed with this one.
 NEEDS = {
-    "optuna": "optuna",
-    "optuna_gp": "torch",
-    "cmaes": "cmaes",
-    "nevergrad": "nevergrad",
-    "nevergrad_cma": "nevergrad",
+    "optuna": ("optuna",),
+    "optuna_gp": ("optuna", "torch"),
+    "cmaes": ("cmaes",),
+    "nevergrad": ("nevergrad",),
+    "nevergrad_cma": ("nevergrad",),
 }
 #: Families that pay no heed to losses.
 BLIND = {"random", "grid", "sobol"}
@@ -85,12 +85,12 @@ SPACES = {
 
 def need(name):
     """Skip the test, or fail it where the package must be there."""
-    package = NEEDS.get(name)
-    if package is None or importlib.util.find_spec(package) is not None:
-        return
-    if os.environ.get(f"HPC_HPO_NEEDS_{package.upper()}"):
-        pytest.fail(f"{package} is not installed")
-    pytest.skip(f"{package} is not installed")
+    for package in NEEDS.get(name, ()):
+        if importlib.util.find_spec(package) is not None:
+            continue
+        if os.environ.get(f"HPC_HPO_NEEDS_{package.upper()}"):
+            pytest.fail(f"{package} is not installed")
+        pytest.skip(f"{package} is not installed")
 
 
 def _marked(families):

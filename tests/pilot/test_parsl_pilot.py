@@ -285,3 +285,16 @@ def test_that_stopping_cancels_what_waits_and_what_runs(scene):
     events = scene.pilot.stop()
     assert set(scene.engine.cancelled) == {"job0", "job1"}
     assert {e["block"] for e in events if e.get("state") == "ended"} == {"1.0", "1.1"}
+
+
+def test_that_workers_which_just_came_up_are_waited_for_when_all_are_to_pause(
+    scene,
+):
+    scene.look()
+    scene.submit(0)
+    scene.node("node-start", "0")
+    scene.connect("0")
+    # At once, long before the next look is due.
+    scene.pilot.pause_all()
+    scene.pilot.poll()
+    assert scene.pilot.capacity().connected == 2
