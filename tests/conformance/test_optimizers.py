@@ -26,7 +26,7 @@ FAMILIES = {
     "optuna": {"name": "optuna", "n_initial": 4},
     "optuna_gp": {"name": "optuna", "sampler": "GP", "n_initial": 4},
     "cmaes": {"name": "cmaes", "population": 4},
-    "nevergrad": ("nevergrad",),
+    "nevergrad": "nevergrad",
     "nevergrad_cma": {"name": "nevergrad", "algorithm": "CMA"},
 }
 #: Packages that a family needs and that are not installed with this one.
