@@ -114,8 +114,8 @@ def test_that_a_study_goes_on_from_job_to_job_and_its_chain_ends_by_itself(
     make_place: Callable[..., Place],
 ) -> None:
     place = make_place(speed=1)
-    # 36 s of work for each worker; steering keeps 5 s of each job for its own end.
-    place.write(trials=24, walltime="20s", steps=60)
+    # 54 s of work for each worker, which no two jobs have time for.
+    place.write(trials=36, walltime="20s", steps=60)
     said = place.submit("--max-jobs", "20")
     assert "job 1001 is submitted to small-summit" in said
     assert "chained: " in place("submit", "--site", "site.yaml", code=4), "one at a time"
@@ -125,7 +125,7 @@ def test_that_a_study_goes_on_from_job_to_job_and_its_chain_ends_by_itself(
     assert all(job["state"] == "DONE" for job in ran), "each ended before it was killed"
     assert all(a["finished"] <= b["started"] for a, b in pairwise(ran))
     found = place.status()
-    assert (found["state"], found["trials"]["completed"]) == ("done", 24)
+    assert (found["state"], found["trials"]["completed"]) == ("done", 36)
     assert found["chain"]["closed"] == "the study is done"
     assert found["chain"]["jobs"] == [str(job["id"]) for job in jobs]
     assert found["slices"]["lost"] == 0 and found["slices"]["paused"] > 0
