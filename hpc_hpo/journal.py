@@ -30,7 +30,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,34 +38,14 @@ from typing import Any
 
 from hpc_hpo.errors import JournalCorrupt, StorageError
 from hpc_hpo.fsio import SealedWriter, read_sealed, seal, unseal, write_atomic
-from hpc_hpo.model import SegmentRecord, SliceEnd, SliceRecord, Trial, TrialState
+from hpc_hpo.model import BlockRecord, SegmentRecord, SliceEnd, SliceRecord, Trial, TrialState
 
 Event = dict[str, Any]
 
 #: Room kept aside so that the last outcomes still fit when the disk is full.
 RESERVE_BYTES = 1 << 20
-
-
-@dataclass(slots=True)
-class BlockRecord:
-    """One block as the journal knows it; times in seconds since the epoch."""
-
-    id: str
-    job: str | None = None
-    state: str = "requested"
-    requested: float | None = None
-    started: float | None = None
-    ended: float | None = None
-    deadline: float | None = None
-    workers: int = 0
-    reason: str | None = None
-
-    def allocated_s(self, now: float) -> float:
-        """Worker-seconds this block held until `now`."""
-        if self.started is None:
-            return 0.0
-        end = self.ended if self.ended is not None else now
-        return max(0.0, end - self.started) * self.workers
+#: Failed and lost slices that a state remembers apart from their trials.
+TROUBLES = 10
 
 
 @dataclass
@@ -92,6 +72,10 @@ class StudyState:
     last_at: float | None = None
     stop_reason: str | None = None
     run_info: Event = field(default_factory=dict)
+    #: trials that were final, and length of the search log, when the last run began
+    run_base: tuple[int, int] = (0, 0)
+    #: the last slices that failed or were lost: (trial, slice)
+    troubles: deque[tuple[int, SliceRecord]] = field(default_factory=lambda: deque(maxlen=TROUBLES))
     #: ("asked" | "told", trial) in journal order: what the optimiser's state is a function of
     search_log: list[tuple[str, int]] = field(default_factory=list)
 
@@ -119,6 +103,7 @@ class StudyState:
         self.runs = max(self.runs, event["run"])
         self.run_info = event
         self.stop_reason = None
+        self.run_base = (self.final_trials, len(self.search_log))
         for record in self.segments.values():
             record.problem = None
 
@@ -185,6 +170,8 @@ class StudyState:
             trial.failures += 1
         if event.get("error"):
             trial.error = event["error"]
+        if end in (SliceEnd.FAILED, SliceEnd.LOST):
+            self.troubles.append((trial.id, record))
         self._move(trial, TrialState(event["state"]))
         if trial.state is TrialState.COMPLETED:
             trial.loss = event["loss"]
@@ -236,12 +223,27 @@ class StudyState:
     def _on_block(self, event: Event) -> None:
         block = self.blocks.setdefault(event["block"], BlockRecord(event["block"]))
         block.state = event["state"]
-        for key in ("job", "requested", "started", "ended", "deadline", "workers", "reason"):
+        for key in (
+            "job",
+            "requested",
+            "started",
+            "ended",
+            "deadline",
+            "workers",
+            "nodes",
+            "reason",
+        ):
             if event.get(key) is not None:
                 setattr(block, key, event[key])
 
     def _on_stop(self, event: Event) -> None:
         self.stop_reason = event["reason"]
+
+    @property
+    def final_trials(self) -> int:
+        """How many trials have a loss or have failed for good."""
+        states = self.trial_states
+        return states[TrialState.COMPLETED.value] + states[TrialState.FAILED.value]
 
     def allocated_s(self, now: float) -> float:
         """Worker-seconds held by all blocks until `now`."""

@@ -226,12 +226,6 @@ class SteeringRun:
             self.notes.append(f"changed since the last run: {change}")
         self.folder.stop_request.unlink(missing_ok=True)
 
-    def total_trials(self) -> int:
-        """The budgets of all segments, as they are now."""
-        if self.opening is None:
-            return self.study.segments.total_trials
-        return self.opening.total_trials()
-
     def _write_task(self, manifest: Manifest) -> None:
         """Write what all slices share, where that has changed."""
         text = to_json(task_of(self.study, manifest, self.folder, self.site))

@@ -65,10 +65,10 @@ def open_study(path: Path) -> StudyView:
         JournalCorrupt: a record in the middle of its journal is damaged.
     """
     folder = find_study(path)
-    return StudyView(folder, _read_study(folder, path), replay(read_events(folder.journal)))
+    return StudyView(folder, read_study(folder, path), replay(read_events(folder.journal)))
 
 
-def _read_study(folder: StudyFolder, path: Path) -> dict[str, Any]:
+def read_study(folder: StudyFolder, path: Path) -> dict[str, Any]:
     """The frozen study, else the file that was named, else only a name: a folder that was
     prestaged holds no study file yet."""
     from hpc_hpo.study import load_study
@@ -101,6 +101,15 @@ def value_text(value: Any) -> str:
 def point_text(point: dict[str, Any]) -> str:
     """A point on one line."""
     return ", ".join(f"{name} = {value_text(value)}" for name, value in point.items())
+
+
+def one_line(text: str) -> str:
+    """The first line of a text that others wrote, safe to be shown on a terminal: what cannot be
+    printed, escape sequences included, becomes a backslash escape.
+    """
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    first = lines[0] if lines else ""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in first)
 
 
 def echo_rows(rows: list[tuple[str, str]]) -> None:

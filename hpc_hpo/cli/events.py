@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from hpc_hpo.cli.common import path_argument
-from hpc_hpo.cli.progress import PlainLog, Tally
+from hpc_hpo.cli.progress import PlainLog
 from hpc_hpo.cli.run import DRAIN_SIGNALS, Interrupts, Wishes, report
+from hpc_hpo.cli.tally import Tally
 from hpc_hpo.clock import SystemClock
 from hpc_hpo.contracts.events import (
     Event,
@@ -144,7 +145,7 @@ def _evaluate(
     number = job_id(site) if inside else None
     run.open()
     try:
-        view = PlainLog(Tally(run.total_trials, study.direction_sign))
+        view = PlainLog(Tally(run.study.to_dict()))
         for note in run.notes:
             view.say(f"note: {note}")
         interrupts = Interrupts(view.say)

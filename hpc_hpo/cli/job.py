@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from hpc_hpo.cli.common import path_argument
-from hpc_hpo.cli.progress import PlainLog, Tally
+from hpc_hpo.cli.progress import PlainLog
 from hpc_hpo.cli.run import DRAIN_SIGNALS, Interrupts, Wishes, report
+from hpc_hpo.cli.tally import Tally
 from hpc_hpo.clock import Clock, SystemClock
 from hpc_hpo.errors import ExitCode, HpoError, PilotError, StudyHeld
 from hpc_hpo.launch import SteeringRun, open_study, site_of
@@ -51,7 +52,7 @@ def job(
     redirect_output(folder.steering_log, f"steering in job {number}")
     clock = SystemClock()
     run = SteeringRun(study, site, folder)
-    view = PlainLog(Tally(run.total_trials, study.direction_sign))
+    view = PlainLog(Tally(study.to_dict()))
     try:
         open_when_free(run, clock, view.say)
     except StudyHeld:

@@ -30,6 +30,7 @@ COMMANDS = {
     "submit": ("hpc_hpo.cli.submit:submit", "Run a study after this session has ended."),
     "logs": ("hpc_hpo.cli.logs:logs", "Show what the steering process says."),
     "status": ("hpc_hpo.cli.status:status", "Show how a study stands."),
+    "watch": ("hpc_hpo.cli.watch:watch", "Watch a study that runs elsewhere."),
     "stop": ("hpc_hpo.cli.stop:stop", "Ask a running study to checkpoint and stop."),
     "segment": ("hpc_hpo.cli.segment:segment", "List a study's segments, or change one."),
     "show": ("hpc_hpo.cli.show:show", "Show one trial: its slices, errors and logs."),

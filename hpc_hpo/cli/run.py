@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -11,7 +10,8 @@ from types import FrameType
 import click
 
 from hpc_hpo.cli.common import duration, echo_rows, path_argument, point_text, value_text
-from hpc_hpo.cli.progress import LivePanel, PlainLog, Tally
+from hpc_hpo.cli.progress import make_view
+from hpc_hpo.cli.tally import Tally
 from hpc_hpo.clock import SystemClock
 from hpc_hpo.errors import InputError
 from hpc_hpo.launch import SteeringRun, open_study, site_of
@@ -111,9 +111,8 @@ def run(
     steering = SteeringRun(study, site, folder, salvage=salvage)
     steering.open()
     try:
-        tally = Tally(steering.total_trials, study.direction_sign)
-        live = sys.stdout.isatty() and not plain
-        view = LivePanel(tally, f"{study.name} in {folder.path}") if live else PlainLog(tally)
+        title = f"{study.name} in {folder.path}"
+        view = make_view(Tally(study.to_dict()), title, plain=plain)
         for note in steering.notes:
             view.say(f"note: {note}")
         interrupts = Interrupts(view.say)

@@ -73,6 +73,7 @@ class Block:
     deadline: float = math.inf
     ended: float | None = None
     workers: int = 0
+    nodes: int = 0  #: that have begun
     nodes_ended: int = 0
     managers: int = 0  #: registered and alive at the last look
     reason: str | None = None

@@ -167,6 +167,7 @@ class ParslPilot:
             block = self._blocks[record["block"]]
             if record["e"] == "node-start":
                 block.workers += record["workers"]
+                block.nodes += 1
                 block.started = min(block.started or record["at"], record["at"])
                 block.deadline = min(block.deadline, record["deadline"] or math.inf)
                 if block.state == "requested":
@@ -174,6 +175,7 @@ class ParslPilot:
                 events.append(
                     self._event(
                         block, at=record["at"], started=block.started, workers=block.workers,
+                        nodes=block.nodes,
                         deadline=block.deadline if math.isfinite(block.deadline) else None,
                     )
                 )  # fmt: skip

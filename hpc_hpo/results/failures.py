@@ -125,7 +125,7 @@ def failure_groups(state: StudyState) -> list[FailureGroup]:
         if trial.superseded:
             continue
         for record in _failed_slices(trial):
-            end, kind, message = _cause(record)
+            end, kind, message = cause_of(record)
             key = (end, kind, message_pattern(message))
             group = groups.get(key)
             if group is None:
@@ -145,8 +145,8 @@ def _failed_slices(trial: Trial) -> Iterator[SliceRecord]:
             yield record
 
 
-def _cause(record: SliceRecord) -> Key:
-    """(end, kind, message) of one slice."""
+def cause_of(record: SliceRecord) -> Key:
+    """(end, kind, message) of one slice that failed or was lost; the message is one line."""
     error = record.error or {}
     message = error.get("message") or REASONS.get(record.reason or "", record.reason) or ""
     lines = [line.strip() for line in message.splitlines() if line.strip()]

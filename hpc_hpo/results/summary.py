@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hpc_hpo.folder import StudyFolder, steering_alive
-from hpc_hpo.journal import BlockRecord, StudyState
-from hpc_hpo.model import SliceEnd, TrialState
+from hpc_hpo.journal import StudyState
+from hpc_hpo.model import BlockRecord, SliceEnd, TrialState
 from hpc_hpo.results.segments import SegmentRow, segment_counts, segment_rows
 from hpc_hpo.results.table import direction_sign
 from hpc_hpo.steering.loop import DONE_REASONS
@@ -49,6 +49,19 @@ def allocated_seconds(state: StudyState, now: float, alive: bool) -> float:
     return sum((block.allocated_s(end) for block, end in ends), 0.0)
 
 
+def node_seconds(state: StudyState, study: dict[str, Any], now: float, alive: bool) -> float:
+    """Node-seconds held by all blocks so far.
+
+    Journals of earlier versions do not tell of nodes; there a block has what the study asks for.
+    """
+    asked = (study.get("blocks") or {}).get("nodes")
+    usual = asked if isinstance(asked, int) else 1
+    return sum(
+        block.held_s(_block_end(block, state, now, alive)) * (block.nodes or usual)
+        for block in state.blocks.values()
+    )
+
+
 def _blocks(state: StudyState, now: float, alive: bool) -> dict[str, Any]:
     counts = {"requested": 0, "running": 0, "ended": 0, "abandoned": 0}
     held = []
@@ -89,6 +102,7 @@ def summary(
     - slices: counts by how they ended
     - utilisation: busy_worker_seconds / allocated_worker_seconds, null before any block has
       begun; slices count once they have ended, so it lags while long ones run
+    - allocated_node_seconds: what the blocks have held of the machine
     - lost_worker_seconds: worker time whose results had to be computed again
     - steering_cpu_seconds; elapsed_seconds, while a steering process was at work; runs, the
       number of steering processes so far
@@ -124,6 +138,7 @@ def summary(
         "utilisation": state.busy_s / allocated if allocated > 0 else None,
         "busy_worker_seconds": state.busy_s,
         "allocated_worker_seconds": allocated,
+        "allocated_node_seconds": node_seconds(state, study, now, alive),
         "lost_worker_seconds": state.wasted_s,
         "steering_cpu_seconds": state.steering_cpu_s,
         "elapsed_seconds": state.elapsed_s + since,

@@ -115,14 +115,24 @@ def hpc_hpo() -> Callable[..., Result]:
 
 
 @pytest.fixture
-def steered_by_us(folder: StudyFolder) -> StudyFolder:
+def steer() -> Callable[[StudyFolder], None]:
+    """Makes this process the steering process of a study."""
+
+    def hold(folder: StudyFolder) -> None:
+        record = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": process_start(os.getpid()),
+            "since": ev.START,
+            "alive": ev.START,
+        }
+        folder.holder.write_text(json.dumps(record))
+
+    return hold
+
+
+@pytest.fixture
+def steered_by_us(folder: StudyFolder, steer: Callable[[StudyFolder], None]) -> StudyFolder:
     """The study, with this process as its steering process."""
-    record = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process_start": process_start(os.getpid()),
-        "since": ev.START,
-        "alive": ev.START,
-    }
-    folder.holder.write_text(json.dumps(record))
+    steer(folder)
     return folder
