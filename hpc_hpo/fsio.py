@@ -115,8 +115,13 @@ def to_json(value: Any) -> str:
         )
 
 
+def exact_json(value: Any) -> str:
+    """The same in ASCII, for files of other formats: lone surrogates survive in it, too."""
+    return json.dumps(_no_nan_names(value), allow_nan=False)
+
+
 def from_json(text: str | bytes) -> Any:
-    """The inverse of to_json."""
+    """The inverse of to_json and of exact_json."""
     return json.loads(text, object_hook=_restore_floats)
 
 

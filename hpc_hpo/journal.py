@@ -69,6 +69,7 @@ class StudyState:
     wasted_s: float = 0.0
     steering_cpu_s: float = 0.0
     elapsed_s: float = 0.0  #: while a steering process was at work
+    began: float | None = None  #: when the first steering process did; no two studies share it
     last_at: float | None = None
     stop_reason: str | None = None
     run_info: Event = field(default_factory=dict)
@@ -101,6 +102,7 @@ class StudyState:
 
     def _on_run(self, event: Event) -> None:
         self.runs = max(self.runs, event["run"])
+        self.began = event.get("at") if self.began is None else self.began
         self.run_info = event
         self.stop_reason = None
         self.run_base = (self.final_trials, len(self.search_log))

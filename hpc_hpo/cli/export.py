@@ -24,7 +24,7 @@ from hpc_hpo.results.export import FORMATS
     help="The file; - is standard output. Default: results.<suffix> in the study's folder.",
 )
 def export(path: Path, name: str, output: Path | None) -> None:
-    """Write the results as CSV, JSON or HDF5.
+    """Write the results as CSV, JSON, HDF5 or Parquet.
 
     PATH is the study's folder or its study.yaml (default: here).
     """

@@ -34,7 +34,7 @@ COMMANDS = {
     "stop": ("hpc_hpo.cli.stop:stop", "Ask a running study to checkpoint and stop."),
     "segment": ("hpc_hpo.cli.segment:segment", "List a study's segments, or change one."),
     "show": ("hpc_hpo.cli.show:show", "Show one trial: its slices, errors and logs."),
-    "export": ("hpc_hpo.cli.export:export", "Write the results as CSV, JSON or HDF5."),
+    "export": ("hpc_hpo.cli.export:export", "Write the results for other programs."),
     "script": ("hpc_hpo.cli.script:script", "Print a batch script to edit and submit by hand."),
     "convert": ("hpc_hpo.cli.convert:convert", "Turn a submission of phpo into a study."),
     "evaluate": ("hpc_hpo.cli.evaluate:evaluate", "Evaluate one point of a payload of the grid."),

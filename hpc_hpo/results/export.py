@@ -46,4 +46,5 @@ FORMATS: dict[str, Format] = {
     "csv": Format("csv", "hpc_hpo.results.csv_file:write_csv", is_text=True),
     "json": Format("json", "hpc_hpo.results.json_file:write_json", is_text=True),
     "hdf5": Format("h5", "hpc_hpo.results.hdf5:write_hdf5", is_text=False),
+    "parquet": Format("parquet", "hpc_hpo.results.parquet_file:write_parquet", is_text=False),
 }

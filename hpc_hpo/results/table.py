@@ -43,7 +43,7 @@ def ranks(state: StudyState, sign: int) -> dict[int, int]:
     }
 
 
-def trials_table(state: StudyState, sign: int) -> list[Row]:
+def trials_table(state: StudyState, sign: int, first: int = 0) -> list[Row]:
     """One flat row for each trial, in order of their numbers; None where there is no value.
 
     All rows have the same keys: trial, segment, state, loss, rank (1 is the best of its segment),
@@ -54,10 +54,16 @@ def trials_table(state: StudyState, sign: int) -> list[Row]:
 
     Args:
         sign: +1 when the loss is minimised, -1 when it is maximised.
+        first: trials with smaller numbers are left out.
     """
     names = parameter_names(state)
     places = ranks(state, sign)
-    return [_row(trial, names, places.get(trial.id)) for _, trial in sorted(state.trials.items())]
+    return [_row(trial, names, places.get(trial.id)) for trial in trials_from(state, first)]
+
+
+def trials_from(state: StudyState, first: int) -> list[Trial]:
+    """The trials from number `first` on, by number."""
+    return [state.trials[number] for number in sorted(state.trials) if number >= first]
 
 
 def columns(state: StudyState) -> list[str]:
