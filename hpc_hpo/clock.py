@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import time
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
 
 
 class Clock(Protocol):
@@ -18,6 +21,16 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""
 
+    def next_of(self, items: queue.SimpleQueue[Item], seconds: float) -> Item:
+        """The next item of a queue, once it is there.
+
+        Args:
+            seconds: how long to wait for it; 0 takes only what is there.
+
+        Raises:
+            queue.Empty: none has come.
+        """
+
 
 class SystemClock:
     """The real clock."""
@@ -30,3 +43,6 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def next_of(self, items: queue.SimpleQueue[Item], seconds: float) -> Item:
+        return items.get(timeout=seconds) if seconds > 0 else items.get_nowait()

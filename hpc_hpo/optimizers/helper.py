@@ -140,6 +140,17 @@ class Helper:
         """Queue a message."""
         self._outbox.put(content)
 
+    def wait(
+        self, changed: threading.Condition, good: Callable[[], object], seconds: float
+    ) -> None:
+        """Give the process so long to bring about what is `good`.
+
+        Args:
+            changed: the receiver's, which it notifies.
+        """
+        with changed:
+            changed.wait_for(good, seconds)
+
     @property
     def pid(self) -> int | None:
         """Of the process."""

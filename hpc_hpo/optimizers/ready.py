@@ -214,11 +214,11 @@ class ReadyOptimizer(BaseOptimizer):
         if patience <= 0.0:
             return
         told = len(self.losses) - in_flight // _BEHIND
-        with self._lock:
-            self._lock.wait_for(
-                lambda: (self._queue and self._queue_told >= told) or not self._helper.alive,
-                patience,
-            )
+        self._helper.wait(
+            self._lock,
+            lambda: (self._queue and self._queue_told >= told) or not self._helper.alive,
+            patience,
+        )
 
     def _from_queue(self, taken: Collection[str]) -> Point | None:
         with self._lock:
@@ -248,15 +248,22 @@ class ReadyOptimizer(BaseOptimizer):
         return None
 
 
-def with_queue(made: Optimizer, spec: str | Mapping[str, Any]) -> Optimizer:
+def with_queue(
+    made: Optimizer,
+    spec: str | Mapping[str, Any],
+    helper: Helper | None = None,
+    now: Callable[[], float] = time.monotonic,
+) -> Optimizer:
     """An optimiser with a queue before it, if it fits models and its option `ready` is not false.
 
     Args:
         made: by registry.create from `spec`; it is not used any more where there is a queue.
+        helper: makes its proposals; None: the helper process of this process.
+        now: a clock, in seconds.
     """
     if not isinstance(made, ModelSearch) or not made.ready:
         return made
     return ReadyOptimizer(
         spec if isinstance(spec, Mapping) else {"name": spec}, made.space, seed=made.seed,
-        budget=made.budget, n_initial=made.n_initial, helper=shared(),
+        budget=made.budget, n_initial=made.n_initial, helper=helper or shared(), now=now,
     )  # fmt: skip

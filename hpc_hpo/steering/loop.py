@@ -95,6 +95,7 @@ class Steering:
         self._in_flight = 0
         #: of each trial with a slice in flight, the workers' worth that it takes
         self._widths: dict[int, int] = {}
+        self._width = 0  #: their sum
         #: Trials to go on with: (not before, order, trial id).
         self._waiting: list[tuple[float, int, int]] = []
         #: Trials of segments that were stopped, have no inputs, or have reached their target.
@@ -207,14 +208,12 @@ class Steering:
     def _wait_for_outcomes(self, seconds: float) -> None:
         """Take in all outcomes that are there, waiting up to `seconds` for the first."""
         try:
-            outcome = (
-                self._arrived.get(timeout=seconds) if seconds > 0 else (self._arrived.get_nowait())
-            )
+            outcome = self._clock.next_of(self._arrived, seconds)
             while True:
                 self._in_flight -= 1
-                self._widths.pop(outcome["trial"], None)
+                self._width -= self._widths.pop(outcome["trial"], 0)
                 self.take(outcome)
-                outcome = self._arrived.get_nowait()
+                outcome = self._clock.next_of(self._arrived, 0.0)
         except queue.Empty:
             return
 
@@ -233,7 +232,7 @@ class Steering:
     def _fill(self, capacity: Capacity) -> None:
         """Hand slices to the pilot until every worker has one (and a few more, if short)."""
         workers = capacity.connected or capacity.expected
-        room = workers * (1 + self._pace.lookahead()) - sum(self._widths.values())
+        room = workers * (1 + self._pace.lookahead()) - self._width
         if self.terms.mixed and workers:
             # A choice of sizes for what becomes free.
             room += max(MIXED_LEAST, round(MIXED_AHEAD * workers))
@@ -286,6 +285,7 @@ class Steering:
         )
         shape = self.terms.shape_of(trial.point)
         self._widths[trial.id] = width = self.terms.width_of(shape)
+        self._width += width
         request = SliceRequest(
             shape=shape.spec(),
             width=width,

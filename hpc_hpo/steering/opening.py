@@ -48,6 +48,23 @@ def make_optimizer(
     return with_queue(made, spec) if ready else made
 
 
+def search_of(study: Study, segment: Segment, make: Callable[[int], Optimizer]) -> Search:
+    """What the portfolio is told of one segment.
+
+    Args:
+        make: see Search.
+    """
+    target = segment.target_loss
+    return Search(
+        name=segment.name,
+        trials=segment.trials,
+        make=make,
+        target=None if target is None else study.direction_sign * target,
+        values=segment.values,
+        fit=partial(_fit, segment),
+    )
+
+
 def check_optimizers(study: Study) -> Iterable[InputError]:
     """What is wrong with the optimisers that the segments ask for; each kind is made once."""
     seen: set[tuple[str, int]] = set()
@@ -125,15 +142,8 @@ class Opening:
         return sum(own.get(name) or segments.trials(name) for name in segments)
 
     def _search(self, segment: Segment) -> Search:
-        target, sign = segment.target_loss, self.study.direction_sign
-        return Search(
-            name=segment.name,
-            trials=segment.trials,
-            make=partial(make_optimizer, self.study, segment, ready=True),
-            target=None if target is None else sign * target,
-            values=segment.values,
-            fit=partial(_fit, segment),
-        )
+        make = partial(make_optimizer, self.study, segment, ready=True)
+        return search_of(self.study, segment, make)
 
     def _extend(self, spec: dict[str, Any]) -> Search:
         self.study = self.gate.study = self.study.with_segments([spec])

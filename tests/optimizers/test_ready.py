@@ -45,6 +45,10 @@ class StoppedHelper:
     def forget(self, number):
         pass
 
+    def wait(self, changed, good, seconds):
+        with changed:
+            changed.wait_for(good, seconds)
+
     def start(self):
         self.alive, self.generation = True, self.generation + 1
 

@@ -40,6 +40,9 @@ class FakeClock:
     def sleep(self, seconds):
         raise AssertionError("the loop must not sleep on the clock")
 
+    def next_of(self, items, seconds):
+        return items.get(timeout=seconds) if seconds > 0 else items.get_nowait()
+
 
 def completed(request, loss):
     return {
