@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,18 @@ def run_study(folder: Path, spec: dict[str, Any], objective: str) -> Outcome:
         run.close()
 
 
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
+def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Where and with what this was measured.
+
+    Args:
+        packages: name these versions too, where they are installed.
+    """
+    found = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
     return {
+        **found,
         "cpu_count": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "machine": platform.machine(),
