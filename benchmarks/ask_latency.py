@@ -213,7 +213,8 @@ def _in_child(name: str, dims: int, told: int, seconds: float, answers: Connecti
 
 
 def measure_peer(name: str, dims: int, told: int, seconds: float, limit: float) -> dict[str, Any]:
-    """What a peer answers in time; `over_s` tells that it was ended."""
+    """What a peer answers in time; `over_s` tells that it was ended, so long after its last answer,
+    while it was at `busy_with`."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(
         target=_in_child, args=(name, dims, told, seconds, theirs)
@@ -221,13 +222,17 @@ def measure_peer(name: str, dims: int, told: int, seconds: float, limit: float) 
     process.start()
     theirs.close()
     row: dict[str, Any] = {}
-    end = time.monotonic() + limit
+    begun = time.monotonic()
+    end = begun + limit
     while "batch_s" not in row and "missing" not in row:
         if not ours.poll(max(0.0, end - time.monotonic())):
-            row["over_s"] = limit
+            row["over_s"] = time.monotonic() - begun
+            stages = {"load_s": "the points told", "p50_ms": "single asks", "batch_s": "a batch"}
+            row["busy_with"] = next(what for key, what in stages.items() if key not in row)
             break
         try:
             row |= ours.recv()
+            begun = time.monotonic()
         except EOFError:
             row["missing"] = f"it ended by itself, exit code {process.exitcode}"
     process.kill()
@@ -296,9 +301,14 @@ def compare(rows: list[dict[str, Any]]) -> None:
     for (name, dims), row in at.items():
         ours = at.get(("inline", dims))
         if name.startswith("skopt") and ours and ("batch_s" in row or "over_s" in row):
+            # A batch takes it at least one fit to so many points, which is in all of its stages.
             more = "" if "batch_s" in row else "more than "
             times = row.get("batch_s", row.get("over_s")) / ours["batch_s"]
-            print(f"ask({BATCH}) at 800 told, {dims} dimensions: {more}{times:.0f} times {name}'s")
+            at_what = f", busy with {row['busy_with']}" if "busy_with" in row else ""
+            print(
+                f"ask({BATCH}) at 800 told, {dims} dimensions: {name} takes {more}{times:.0f} "
+                f"times as long{at_what}"
+            )
 
 
 def print_row(row: dict[str, Any]) -> None:
@@ -310,7 +320,7 @@ def print_row(row: dict[str, Any]) -> None:
 
     batch = cell("batch_s", "10.3f")
     if "over_s" in row:
-        batch = f"over {row['over_s']:.0f}"
+        batch = f"  over {row['over_s']:.0f} ({row['busy_with']})"
     print(
         f"{row['dims']:5d} {row['told']:6d} {row['asker']:10s} {cell('p50_ms', '9.2f')} "
         f"{cell('p99_ms', '10.2f')} {cell('asks_per_s', '8.0f')} {cell('paced_fitted', '5.2f')}"

@@ -31,6 +31,7 @@ from hpc_hpo.space import Space
 _ROWS = 800
 #: Losses among which those are chosen.
 _LOOKED_AT = 6000
+_PURPOSE_FIT = 2
 #: `auto`: parameters (each choice's values count) up to which a process is taken.
 _MOST_FEATURES = 40
 
@@ -70,13 +71,14 @@ class BayesSearch(ModelSearch):
             return self.model
         return "gp" if self.space.features <= _MOST_FEATURES else "forest"
 
-    def _model(self, x: np.ndarray, losses: np.ndarray, number: int) -> Surrogate:
+    def _model(self, x: np.ndarray, losses: np.ndarray) -> Surrogate:
+        told = len(losses)
         hyper = self._hyperparameters(x, losses) if self.kind(len(losses)) == "gp" else None
         some = thin(losses, _LOOKED_AT)
         x, losses = x[some], losses[some]
         y = straighten(standardise(losses))
         if hyper is None:
-            return Forest(x, y, "ET", int(self._rng(number, 2).integers(2**31)))
+            return Forest(x, y, "ET", int(self._rng(told, _PURPOSE_FIT).integers(2**31)))
         rows = self._rows(x, y)
         return gp.Process(x[rows], y[rows], hyper)
 

@@ -32,6 +32,8 @@ _SHARE, _LEAST_SHARE = 0.5, 0.05
 _FULL_SHARE_UP_TO = 1000
 #: Proposals made for each point that is taken while one batch is made, and bounds.
 _AHEAD, _FEWEST, _MOST = 2.0, 4, 4096
+#: Points in flight for each that is thought to be taken while the first batch is made.
+_FIRST = 8
 #: How long stop() waits for the process to end by itself, in seconds.
 _GRACE_S = 5.0
 #: How often the helper looks whether its parent is still there, in seconds.
@@ -248,6 +250,10 @@ class Fitter:
             return 0.0
         begun = time.process_time()
         taken = tenant.asked - tenant.fitted[0]
+        if tenant.fitted == (0, 0):
+            # After a restart the history says nothing of the pace; thousands of points would be
+            # old before they are made.
+            taken = min(taken, max(1, (tenant.asked - tenant.told) // _FIRST))
         count = int(min(max(_AHEAD * max(taken, tenant.pace), _FEWEST), _MOST))
         tenant.pace, tenant.short = max(taken, tenant.pace // 2), False
         tenant.fitted = tenant.asked, tenant.told

@@ -8,6 +8,7 @@ from the numbers of asks and tells alone, so a replay goes on in the middle of a
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
@@ -34,10 +35,13 @@ _SCATTERED, _AROUND_BEST, _KEPT = 500, 300, 120
 #: Rounds of looking closer around the most promising candidates: distances and neighbours.
 _ROUNDS = (((0.7, 1.7), 160), ((1.3, 2.5), 120), ((2.0, 3.5), 80))
 _BEST = 8
+#: Of the candidates looked around: the most promising ones, and those that would be picked for
+#: workers side by side. The latter keep other holes than the deepest in sight.
+_TOP, _SIDE_BY_SIDE = 4, 8
 #: Points in flight that are accounted for, the most recent ones.
 _MAX_PENDING = 512
 _MEAN_KAPPA = 1.96
-_PURPOSE_CANDIDATES, _PURPOSE_FIT = 1, 2
+_PURPOSE_CANDIDATES = 1
 
 
 class Rows:
@@ -107,6 +111,7 @@ class ModelSearch(BaseOptimizer):
         self._next_epoch = 1
         self._chunk: tuple[tuple[int, int], int] = ((0, 0), -1)
         self._queue: list[Point] = []
+        self._fitted: tuple[int, Surrogate] | None = None  # to so many losses, no more
 
     # ---------------------------------------------------------------- the history
 
@@ -130,12 +135,9 @@ class ModelSearch(BaseOptimizer):
         """First number and size of the chunk to which a number of the epoch belongs."""
         told, start = self._epoch
         size = max(1, (start - told) // _BEHIND)
-        first = True
         while number >= start + size:
             start += size
-            if not first:  # sizes: s, s, 2 s, 4 s, ...
-                size = min(2 * size, max(_CHUNK, size))
-            first = False
+            size = min(3 * size, max(_CHUNK, size))
         return start, size
 
     def _propose(self, count: int) -> list[Point]:
@@ -195,14 +197,19 @@ class ModelSearch(BaseOptimizer):
     # ---------------------------------------------------------------- choosing
 
     @abstractmethod
-    def _model(self, x: np.ndarray, losses: np.ndarray, number: int) -> Surrogate:
-        """A new surrogate.
+    def _model(self, x: np.ndarray, losses: np.ndarray) -> Surrogate:
+        """A new surrogate, a function of these alone.
 
         Args:
             x: features of the points told, shape (n, features).
             losses: theirs, shape (n,), NaN for failures.
-            number: of the first point that it is for.
         """
+
+    def _model_of(self, x: np.ndarray, losses: np.ndarray) -> Surrogate:
+        """The surrogate of the first losses, fitted once for all chunks of an epoch."""
+        if self._fitted is None or self._fitted[0] != len(losses):
+            self._fitted = len(losses), self._model(x, losses)
+        return copy.copy(self._fitted[1])  # extend() leaves the original alone
 
     def _choose(
         self, number: int, count: int, told: int, asked: np.ndarray, taken: Collection[str]
@@ -224,7 +231,7 @@ class ModelSearch(BaseOptimizer):
         with one_thread():
             x = self._features.rows[self._told[:told]]
             losses = self._told_losses.rows[:told, 0]
-            model = self._model(x, losses, number)
+            model = self._model_of(x, losses)
             model.extend(pending)
             best = self._best_mean(model, x, losses, pending)
             pool = self._refined(pool, model, best, count, rng)
@@ -262,10 +269,14 @@ class ModelSearch(BaseOptimizer):
         if pool.units is None:
             return pool.take(np.argsort(-score, kind="stable")[: max(2 * kept, 400)])
         for decades, neighbours in _ROUNDS:
-            order = np.argsort(-score, kind="stable")
-            pool, score = pool.take(order[:kept]), score[order[:kept]]
+            order = np.argsort(-score, kind="stable")[:kept]
+            pool, score = pool.take(order), score[order]
             assert pool.units is not None
-            bases = pool.units[: _BEST if count < _MANY else _KEPT]
+            if count < _MANY:
+                picked = self._side_by_side(pool, model, best)
+                bases = pool.units[[*range(min(_TOP, len(pool))), *picked]]
+            else:
+                picked, bases = [], pool.units[:_KEPT]
             before = len(pool)
             units = pools.around(bases, max(neighbours, count // 2), self.space.steps, rng, decades)
             pool = pool.with_units(self.codec, units)
@@ -273,7 +284,24 @@ class ModelSearch(BaseOptimizer):
             if len(new):
                 more = self._score(*model.marginal(new), best, _MEAN_KAPPA)
                 score = np.concatenate([score, more])
+            # Neighbours of the first would crowd them out of the next round.
+            score[picked] = np.inf
         return pool
+
+    def _side_by_side(self, pool: Pool, model: Surrogate, best: float) -> list[int]:
+        """Candidates of a pool, each the most promising once those before it are measured."""
+        mean, cov = model.posterior(pool.features)
+        free = np.ones(len(pool), dtype=bool)
+        picked: list[int] = []
+        while len(picked) < min(_SIDE_BY_SIDE, len(pool)):
+            deviation = np.sqrt(np.maximum(np.diag(cov), 1e-12))
+            score = self._score(mean, deviation, best, _MEAN_KAPPA)
+            index = int(np.argmax(np.where(free, score, -np.inf)))
+            free[index] = False
+            picked.append(index)
+            best = min(best, float(mean[index]))
+            cov = condition(cov, index, model.noise)
+        return picked
 
     def _score(
         self, mean: np.ndarray, deviation: np.ndarray, best: float, kappa: float

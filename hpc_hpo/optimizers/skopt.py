@@ -23,6 +23,8 @@ from hpc_hpo.optimizers.surrogates import (
 )
 from hpc_hpo.space import Space
 
+_PURPOSE_FIT = 2
+
 
 class SkoptSearch(ModelSearch):
     """A surrogate of the loss chooses where to look next.
@@ -53,9 +55,9 @@ class SkoptSearch(ModelSearch):
         self.surrogate = surrogate
         self._learned: tuple[int, Any] = (0, None)
 
-    def _model(self, x: np.ndarray, losses: np.ndarray, number: int) -> Surrogate:
+    def _model(self, x: np.ndarray, losses: np.ndarray) -> Surrogate:
         y = standardise(losses)
-        seed = int(self._rng(number, 2).integers(2**31))
+        seed = int(self._rng(len(losses), _PURPOSE_FIT).integers(2**31))
         if self.surrogate == "GBRT":
             return Boosting(x, y, seed)
         if self.surrogate != "GP":

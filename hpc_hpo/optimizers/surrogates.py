@@ -8,6 +8,7 @@ matrix on a point, as if its loss had come out at the mean, takes one rank-one u
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import warnings
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,10 @@ class Surrogate(Protocol):
     noise: float
 
     def extend(self, x: np.ndarray) -> None:
-        """Take points in flight in, shape (m, features), as if they had come out as expected."""
+        """Take points in flight in, shape (m, features), as if they had come out as expected.
+
+        Nothing is changed in place: a shallow copy made before stays as it was.
+        """
 
     def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the loss at `x`, shape (n, features); both (n,)."""
@@ -195,6 +199,7 @@ class SkoptProcess:
         if len(x):
             self._y = np.concatenate([self._y, self._model.predict(x)])
             self._x = np.vstack([self._x, x])
+            self._model = copy.copy(self._model)  # copies of this one may share it
             self._model.fit(self._x, self._y)
 
     def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
