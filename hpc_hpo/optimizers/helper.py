@@ -31,7 +31,7 @@ _SHARE, _LEAST_SHARE = 0.5, 0.05
 #: Losses up to which it is the full share; beyond, it falls with their root.
 _FULL_SHARE_UP_TO = 1000
 #: Proposals made for each point that is taken while one batch is made, and bounds.
-_AHEAD, _FEWEST, _MOST = 2.0, 4, 4096
+_AHEAD, _FEWEST, _MOST = 2.0, 4, 1024
 #: Points in flight for each that is thought to be taken while the first batch is made.
 _FIRST = 8
 #: How long stop() waits for the process to end by itself, in seconds.
