@@ -47,4 +47,5 @@ FORMATS: dict[str, Format] = {
     "json": Format("json", "hpc_hpo.results.json_file:write_json", is_text=True),
     "hdf5": Format("h5", "hpc_hpo.results.hdf5:write_hdf5", is_text=False),
     "parquet": Format("parquet", "hpc_hpo.results.parquet_file:write_parquet", is_text=False),
+    "optuna": Format("db", "hpc_hpo.results.optuna_file:write_optuna", is_text=False),
 }
