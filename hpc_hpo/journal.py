@@ -11,9 +11,11 @@ Events (key ``e``):
 run         a steering process began: run, at, host, pid, versions
 asked       the optimiser proposed a point: trial, segment (where it has a name), point,
             seed, at; like (the trial of another segment that it was taken from)
-submit      a slice was handed to the pilot: trial, slice, at
+submit      a slice was handed to the pilot: trial, slice, at; stop_step (the rung to pause at)
 end         a slice ended: a SliceOutcome, plus the trial's new `state`, `wasted_s`
             (worker-seconds to be done again) and `futile` (ended without progress)
+heard       the optimiser was told the loss of a trial that waits at a rung: trial, loss
+early       a trial was stopped for good at its last rung: trial, loss (null: not finite)
 refused     an outcome came from a slice that is not the trial's open one
 block       a block changed: block, state (requested, running, ended), at, ...
 segment     something was done to a segment: segment, op, request (of a person), and
@@ -27,8 +29,6 @@ stop        the steering process ended in order: run, at, reason, cpu
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -36,14 +36,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpc_hpo.errors import JournalCorrupt, StorageError
-from hpc_hpo.fsio import SealedWriter, read_sealed, seal, unseal, write_atomic
-from hpc_hpo.model import BlockRecord, SegmentRecord, SliceEnd, SliceRecord, Trial, TrialState
+from hpc_hpo.errors import JournalCorrupt
+from hpc_hpo.fsio import read_sealed, unseal, write_atomic
+from hpc_hpo.journal_file import RESERVE_BYTES as RESERVE_BYTES
+from hpc_hpo.journal_file import Journal as Journal
+from hpc_hpo.model import (
+    FINAL,
+    BlockRecord,
+    SegmentRecord,
+    SliceEnd,
+    SliceRecord,
+    Trial,
+    TrialState,
+)
 
 Event = dict[str, Any]
 
-#: Room kept aside so that the last outcomes still fit when the disk is full.
-RESERVE_BYTES = 1 << 20
 #: Failed and lost slices that a state remembers apart from their trials.
 TROUBLES = 10
 
@@ -77,7 +85,11 @@ class StudyState:
     run_base: tuple[int, int] = (0, 0)
     #: the last slices that failed or were lost: (trial, slice)
     troubles: deque[tuple[int, SliceRecord]] = field(default_factory=lambda: deque(maxlen=TROUBLES))
-    #: ("asked" | "told", trial) in journal order: what the optimiser's state is a function of
+    #: of all trials, the steps they have gone; one that is done again counts once
+    steps: int = 0
+    overran: list[int] = field(default_factory=list)  #: trials that passed a rung without pausing
+    #: (what, trial) in journal order: what the states of optimisers ("asked", "heard", "told") and
+    #: of fidelity policies ("asked", "rung", "on", "told") are functions of
     search_log: list[tuple[str, int]] = field(default_factory=list)
 
     def apply(self, event: Event) -> None:
@@ -132,6 +144,10 @@ class StudyState:
             self.orphans += 1
             return
         trial.slices.append(SliceRecord(event["slice"], event["run"], event["at"]))
+        trial.stop_step = event.get("stop_step")
+        if trial.waits:
+            trial.waits = False
+            self.search_log.append(("on", trial.id))
         if trial.state is not TrialState.RUNNING:
             self._move(trial, TrialState.RUNNING)
 
@@ -159,8 +175,7 @@ class StudyState:
             self.wasted_s += width * record.wasted_s
             if end not in (SliceEnd.FENCED, SliceEnd.DECLINED):
                 trial.spent_s += busy - record.wasted_s
-        for step, metrics in event.get("reports", ()):
-            trial.reports[step] = metrics
+        self._take_reports(trial, event.get("reports", ()))
         checkpoint = event.get("checkpoint")
         if checkpoint is not None:
             if trial.checkpoint is None or checkpoint["name"] != trial.checkpoint["name"]:
@@ -177,13 +192,41 @@ class StudyState:
         self._move(trial, TrialState(event["state"]))
         if trial.state is TrialState.COMPLETED:
             trial.loss = event["loss"]
+            if trial.stop_step is not None and max(trial.reports, default=0) > trial.stop_step:
+                self.overran.append(trial.id)
+        elif trial.state is TrialState.PAUSED and record.reason == "rung" and trial.reports:
+            trial.waits = True
+            trial.rungs.append(max(trial.reports))
+            self.search_log.append(("rung", trial.id))
         if trial.final:
-            self.search_log.append(("told", trial.id))
-            if not trial.superseded:
-                self._count_end(trial)
+            self._told(trial)
+
+    def _take_reports(self, trial: Trial, reports: Iterable[Any]) -> None:
+        before = max(trial.reports, default=0)
+        for step, metrics in reports:
+            trial.reports[step] = metrics
+        self.steps += max(max(trial.reports, default=0) - before, 0)
+
+    def _on_heard(self, event: Event) -> None:
+        self.trials[event["trial"]].heard.append(event["loss"])
+        self.search_log.append(("heard", event["trial"]))
+
+    def _on_early(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        self._move(trial, TrialState.STOPPED)
+        trial.waits, trial.loss = False, event["loss"]
+        self._told(trial)
+
+    def _told(self, trial: Trial) -> None:
+        self.search_log.append(("told", trial.id))
+        if not trial.superseded:
+            self._count_end(trial)
 
     def _count_end(self, trial: Trial) -> None:
         record = self.segment(trial.segment)
+        if trial.state is TrialState.STOPPED:
+            record.stopped_early += 1
+            return
         if trial.loss is None:
             record.failed += 1
             return
@@ -214,7 +257,7 @@ class StudyState:
         elif op == "rerun":
             for trial in self.trials.values():
                 trial.superseded = trial.superseded or trial.segment == event["segment"]
-            record.asked = record.completed = record.failed = 0
+            record.asked = record.completed = record.failed = record.stopped_early = 0
             record.least = record.most = record.problem = None
             record.stopped = False
             record.round += 1
@@ -243,9 +286,8 @@ class StudyState:
 
     @property
     def final_trials(self) -> int:
-        """How many trials have a loss or have failed for good."""
-        states = self.trial_states
-        return states[TrialState.COMPLETED.value] + states[TrialState.FAILED.value]
+        """How many trials get no further slice."""
+        return sum(self.trial_states[state.value] for state in FINAL)
 
     def allocated_s(self, now: float) -> float:
         """Worker-seconds held by all blocks until `now`."""
@@ -269,6 +311,8 @@ _HANDLERS = {
     "asked": StudyState._on_asked,
     "submit": StudyState._on_submit,
     "end": StudyState._on_end,
+    "heard": StudyState._on_heard,
+    "early": StudyState._on_early,
     "refused": StudyState._on_refused,
     "segment": StudyState._on_segment,
     "block": StudyState._on_block,
@@ -314,73 +358,3 @@ def salvage(path: Path) -> int:
         write_atomic(path.with_name(f"{path.name}.bad-{time.time_ns()}"), b"".join(bad))
         write_atomic(path, good)
     return len(bad)
-
-
-class Journal:
-    """The one writer of a journal.
-
-    Appends are written by `flush` (before what they announce is done, so that a killed process
-    leaves them behind) and made durable by `sync`, once for many events: a machine that loses
-    power may lose the last `sync_every` seconds, which are then run again.
-
-    Args:
-        path: journal.jsonl in the study folder.
-        sync_every: longest time in seconds that written events stay without fsync.
-    """
-
-    def __init__(self, path: Path, *, sync_every: float = 1.0, writer: SealedWriter | None = None):
-        self.path = path
-        self._writer = writer if writer is not None else SealedWriter(path)
-        self.repaired_bytes = self._writer.repaired_bytes
-        self._buffer: list[bytes] = []
-        self._sync_every = sync_every
-        self._next_sync = 0.0
-        self._reserve = path.with_name(".reserve")
-        self._make_reserve()
-
-    def _make_reserve(self) -> None:
-        try:
-            with open(self._reserve, "wb") as stream:
-                os.posix_fallocate(stream.fileno(), 0, RESERVE_BYTES)
-        except OSError:
-            # No room for a reserve is no reason to stop: the journal says so when it is full.
-            with contextlib.suppress(OSError):
-                self._reserve.unlink()
-
-    def append(self, event: Event) -> None:
-        """Queue an event for the next flush."""
-        self._buffer.append(seal(event))
-
-    def flush(self) -> None:
-        """Write the queued events.
-
-        Raises:
-            StorageError: nothing of them was written; they stay queued. The reserve has been
-                given up, so one more flush may succeed.
-        """
-        if not self._buffer:
-            return
-        try:
-            self._writer.append(b"".join(self._buffer))
-        except StorageError:
-            with contextlib.suppress(OSError):
-                self._reserve.unlink()
-            raise
-        self._buffer.clear()
-
-    def sync(self, *, force: bool = False) -> None:
-        """fsync when it is due (or `force`)."""
-        now = time.monotonic()
-        if force or now >= self._next_sync:
-            self._writer.sync()
-            self._next_sync = now + self._sync_every
-
-    def close(self) -> None:
-        """Flush, sync and close."""
-        try:
-            self.flush()
-            self.sync(force=True)
-        finally:
-            self._writer.close()
-            with contextlib.suppress(OSError):
-                self._reserve.unlink()

@@ -40,19 +40,21 @@ class TrialState(str, enum.Enum):
     PAUSED = "paused"  #: between two slices: paused, lost, or to be tried again
     COMPLETED = "completed"  #: it has its loss
     FAILED = "failed"  #: it has no loss and gets no further slice
+    STOPPED = "stopped"  #: early, by a fidelity policy; its loss is that of its last rung
 
 
-#: The one state table. A trial's slice ends move it; COMPLETED and FAILED are final.
+#: The one state table. A trial's slice ends move it; COMPLETED, FAILED and STOPPED are final.
 TRANSITIONS: dict[TrialState, frozenset[TrialState]] = {
     TrialState.ASKED: frozenset({TrialState.RUNNING, TrialState.FAILED}),
     TrialState.RUNNING: frozenset(
         {TrialState.ASKED, TrialState.PAUSED, TrialState.COMPLETED, TrialState.FAILED}
     ),
-    TrialState.PAUSED: frozenset({TrialState.RUNNING, TrialState.FAILED}),
+    TrialState.PAUSED: frozenset({TrialState.RUNNING, TrialState.FAILED, TrialState.STOPPED}),
     TrialState.COMPLETED: frozenset(),
     TrialState.FAILED: frozenset(),
+    TrialState.STOPPED: frozenset(),
 }
-FINAL = frozenset({TrialState.COMPLETED, TrialState.FAILED})
+FINAL = frozenset({TrialState.COMPLETED, TrialState.FAILED, TrialState.STOPPED})
 
 
 class ErrorInfo(TypedDict, total=False):
@@ -306,6 +308,10 @@ class Trial:
     checkpoint: CheckpointInfo | None = None
     like: int | None = None  #: the trial of another segment whose point it was given
     superseded: bool = False  #: its segment was begun again; it counts no more
+    stop_step: int | None = None  #: the rung that its last slice was to pause at
+    waits: bool = False  #: it has paused at a rung and was not sent on yet
+    rungs: list[int] = field(default_factory=list)  #: steps at which it paused for a rung
+    heard: list[float] = field(default_factory=list)  #: rungs' losses told to the optimiser
 
     def move(self, state: TrialState) -> None:
         """Change the state along the table.
@@ -319,7 +325,7 @@ class Trial:
 
     @property
     def final(self) -> bool:
-        """True once the trial has a loss or has failed for good."""
+        """True once the trial has a loss, was stopped early, or has failed for good."""
         return self.state in FINAL
 
     @property
@@ -333,7 +339,7 @@ class SegmentRecord:
     """One segment as the journal knows it. Trials that a rerun has set aside do not count.
 
     Attributes:
-        asked, completed, failed: trials.
+        asked, completed, failed, stopped_early: trials.
         least, most: numbers of the trials with the least and the greatest loss, the earliest of
             equals.
         stopped: a person has stopped it.
@@ -346,6 +352,7 @@ class SegmentRecord:
     asked: int = 0
     completed: int = 0
     failed: int = 0
+    stopped_early: int = 0
     least: int | None = None
     most: int | None = None
     stopped: bool = False
@@ -357,7 +364,7 @@ class SegmentRecord:
     @property
     def ended(self) -> int:
         """Trials that are final."""
-        return self.completed + self.failed
+        return self.completed + self.failed + self.stopped_early
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ LONGEST = 400  # lines of a file
 ROOMS: dict[int, list[set[str]]] = {
     0: [{"errors", "clock", "fsio", "version", "site_configs", "archives"}],
     1: [{"model", "ranks", "space", "yamlio", "units", "schema"}],
-    2: [{"study", "site", "journal", "following", "folder"}],
+    2: [{"study", "site", "journal", "journal_file", "following", "folder"}],
     3: [{"optimizers"}, {"prestage"}, {"preflight"}, {"pilot"}, {"worker"}],
     4: [{"steering", "segments", "fidelity"}],
     5: [{"launch", "plan", "rehearsal", "steerer"}, {"results"}, {"contracts"}, {"doctor"}],

@@ -93,7 +93,9 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
     """The lines below the headline; nothing is said of what has not begun."""
     rows = {"folder": found["dir"]}
     trials, best = found["trials"], found["best"]
-    rows["trials"] = _counts(trials, ["completed", "failed", "running", "paused", "asked"])
+    rows["trials"] = _counts(
+        trials, ["completed", "stopped", "failed", "running", "paused", "asked"]
+    )
     if trials["budget"] is not None:
         rows["trials"] += f"; budget {trials['budget']}"
     if found["segments"]:

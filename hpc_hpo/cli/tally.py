@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import BlockRecord, Trial
+from hpc_hpo.model import BlockRecord, Trial, TrialState
 from hpc_hpo.pilot.base import Capacity
 from hpc_hpo.results.table import direction_sign
 from hpc_hpo.study.segments import plain_segments
@@ -96,7 +96,7 @@ class Tally:
             self.with_loss.pop(trial.segment, None)
         self.recent.pop(trial.segment, None)
         self.recent[trial.segment] = None
-        if trial.loss is None or trial.superseded:
+        if trial.loss is None or trial.superseded or trial.state is TrialState.STOPPED:
             return
         self.with_loss[trial.segment] += 1
         better = self.improvements.setdefault(trial.segment, [])

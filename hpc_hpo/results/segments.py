@@ -50,6 +50,7 @@ class SegmentRow:
             "asked": self.record.asked,
             "completed": self.record.completed,
             "failed": self.record.failed,
+            "stopped_early": self.record.stopped_early,
             "best": best and {"trial": best.id, "loss": best.loss, "point": best.point},
             "problem": self.problem,
         }
@@ -92,7 +93,7 @@ def _row(
         and sign * best.loss <= sign * target
     )
     problem = record.problem
-    if problem is None and record.failed and not record.completed and record.ended == record.asked:
+    if problem is None and 0 < record.failed == record.asked:
         problem = f"all its {record.failed} trials have failed"
     # A small space, or best-gain's one pool, leaves a segment with less than its own budget.
     over = state.stop_reason in DONE_REASONS and 0 < record.asked == record.ended

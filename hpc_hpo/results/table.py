@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import SliceEnd, Trial
+from hpc_hpo.model import SliceEnd, Trial, TrialState
 
 Row = dict[str, Any]
 
@@ -34,7 +34,8 @@ def ranks(state: StudyState, sign: int) -> dict[int, int]:
     """
     done: dict[str | None, list[tuple[float, int]]] = {}
     for trial in state.trials.values():
-        if trial.loss is not None and not trial.superseded:
+        if trial.state is TrialState.COMPLETED and not trial.superseded:
+            assert trial.loss is not None
             done.setdefault(trial.segment, []).append((sign * trial.loss, trial.id))
     return {
         number: place

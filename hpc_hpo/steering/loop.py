@@ -18,19 +18,18 @@ from hpc_hpo.clock import Clock
 from hpc_hpo.errors import StorageError
 from hpc_hpo.journal import Event, Journal, StudyState
 from hpc_hpo.model import (
-    ErrorInfo,
     SegmentInfo,
     SliceEnd,
     SliceOutcome,
     SliceRequest,
     Trial,
-    TrialState,
 )
 from hpc_hpo.pilot.base import Capacity, Pilot
+from hpc_hpo.steering.fidelity.rungs import Rungs
 from hpc_hpo.steering.pace import Pace
 from hpc_hpo.steering.portfolio import Portfolio
 from hpc_hpo.steering.terms import Terms
-from hpc_hpo.steering.verdict import judge, reached, usable_loss
+from hpc_hpo.steering.verdict import end_event, reached
 
 #: Longest sleep on the queue of outcomes, in seconds; the pilot's own poll period is longer
 #: on batch sites.
@@ -105,8 +104,9 @@ class Steering:
         self._cpu_recorded = clock.cpu()
         self._cpu_due = clock.now() + CPU_RECORD_S
         self._storage_error: StorageError | None = None
+        self._rungs = Rungs(terms.fidelity, state, terms.sign)
         for trial in state.trials.values():
-            if not trial.final and trial.open_slice is None:
+            if not (trial.final or trial.waits) and trial.open_slice is None:
                 self._enqueue(trial, 0.0)
         self._look_after_segments()
         for outcome in inherited:
@@ -140,6 +140,8 @@ class Steering:
         for event in self._searches.events():
             self._happen({**event, "at": self._clock.now()})
             happened = True
+            if event["op"] == "rerun":
+                self._rungs.forget(event["segment"])
         if happened:
             self._flush()
             if self._storage_error is None:
@@ -166,32 +168,37 @@ class Steering:
             return
         if outcome["end"] == SliceEnd.LOST.value and not outcome.get("checkpoint"):
             outcome["checkpoint"] = self._newest_checkpoint(trial.id, record.number)
-        verdict = judge(trial, outcome, self.terms.max_attempts, self.terms.max_losses)
-        event: Event = {"e": "end", "at": self._clock.now(), **outcome}
-        event["state"] = verdict.state.value
-        if "block" in outcome:
-            # Workers number the blocks of their own run only.
-            event["block"] = f"{record.run}.{outcome['block']}"
-        if verdict.wasted_s:
-            event["wasted_s"] = round(verdict.wasted_s, 6)
-        if verdict.futile:
-            event["futile"] = True
-        if verdict.error is not None:
-            event["error"] = _joined(outcome.get("error"), verdict.error)
-        if verdict.state is TrialState.COMPLETED and usable_loss(outcome) is None:
-            event["state"] = TrialState.FAILED.value
-            event["end"] = SliceEnd.FAILED.value
-            message = f"the loss is {outcome.get('loss')!r}, not a finite number"
-            event["error"] = {"kind": "loss", "message": message}
+        event = end_event(trial, outcome, self.terms, self._clock.now())
         self._happen(event)
         self._pace.learn(outcome, trial.spent_s)
         if trial.final:
-            self._searches.told(trial)
+            self._end(trial)
+        elif trial.waits:
+            loss = self._rungs.reached(trial)
+            if loss is not None:
+                self._happen({"e": "heard", "trial": trial.id, "loss": loss})
+                self._searches.heard(trial)
         else:
             transient = (outcome.get("error") or {}).get("transient", False)
             declined = outcome["end"] == SliceEnd.DECLINED.value
             delay = RETRY_S if transient else DECLINED_S if declined else 0.0
             self._enqueue(trial, self._clock.now() + delay if delay else 0.0)
+
+    def _end(self, trial: Trial) -> None:
+        self._searches.told(trial)
+        self._rungs.ended(trial)
+
+    def _stop_early(self) -> None:
+        """Stop the trials whose rung was their last."""
+        condemned = self._rungs.settle(self._searches.runs) if self._settled() else []
+        while trial := (condemned.pop() if condemned else self._rungs.condemned()):
+            now, loss = self._clock.now(), self._rungs.loss(trial)
+            self._happen({"e": "early", "trial": trial.id, "at": now, "loss": loss})
+            self._end(trial)
+
+    def _settled(self) -> bool:
+        open_ = self._in_flight or self._waiting or self._searches.left
+        return not open_ and self._rungs.next(self._searches.runs) is None
 
     def refuse(self, outcome: SliceOutcome) -> None:
         """Log an outcome that is not of the trial's open slice; it changes nothing else."""
@@ -222,6 +229,7 @@ class Steering:
     def demand(self) -> int:
         """Slices that run or could run now."""
         could = self._in_flight + len(self._waiting) + self._searches.left
+        could += self._rungs.next(self._searches.runs) is not None
         return could if self.terms.parallel is None else min(could, self.terms.parallel)
 
     def _spare(self, room: int) -> int:
@@ -240,11 +248,14 @@ class Steering:
         now = self._clock.now()
         while self._spare(room) > 0 and self._waiting and self._waiting[0][0] <= now:
             trial = self.state.trials[heapq.heappop(self._waiting)[2]]
-            requests.append(self._open_slice(trial, now))
+            requests.append(self._open_slice(trial, now, self._rungs.stop_step(trial)))
             room -= self._widths[trial.id]
+        while self._spare(room) > 0 and (found := self._rungs.next(self._searches.runs)):
+            requests.append(self._open_slice(found[0], now, found[1]))
+            room -= self._widths[found[0].id]
         while asked := self._ask(min(self._spare(room), self._searches.left)):
             for trial in asked:
-                requests.append(self._open_slice(trial, now))
+                requests.append(self._open_slice(trial, now, self._rungs.stop_step(trial)))
                 room -= self._widths[trial.id]
         self._flush()
         if self._storage_error is not None:
@@ -275,14 +286,20 @@ class Steering:
             event["at"] = self._clock.now()
             self._happen(event)
             self._searches.asked(self.state.trials[number])
+            self._rungs.begun(self.state.trials[number])
         self._next_id += len(found)
         return [self.state.trials[n] for n in ids[: len(found)]]
 
-    def _open_slice(self, trial: Trial, now: float) -> SliceRequest:
+    def _open_slice(self, trial: Trial, now: float, stop_step: int | None) -> SliceRequest:
         number = trial.slices[-1].number + 1 if trial.slices else 1
-        self._happen(
-            {"e": "submit", "trial": trial.id, "slice": number, "run": self.state.runs, "at": now}
-        )
+        waited = trial.waits
+        run = self.state.runs
+        event: Event = {"e": "submit", "trial": trial.id, "slice": number, "run": run, "at": now}
+        if stop_step is not None:
+            event["stop_step"] = stop_step
+        self._happen(event)
+        if waited:
+            self._rungs.went_on(trial)
         shape = self.terms.shape_of(trial.point)
         self._widths[trial.id] = width = self.terms.width_of(shape)
         self._width += width
@@ -301,7 +318,7 @@ class Steering:
             spent_s=round(trial.spent_s, 3),
             margin_s=round(self._pace.margin_s(), 3),
             needs_s=round(self._pace.needs_s(trial), 3),
-            stop_step=None,
+            stop_step=stop_step,
         )
         if trial.segment is not None:
             request["segment"] = self._segment(trial.segment)
@@ -342,6 +359,7 @@ class Steering:
     def _turn(self) -> str:
         """One turn of the loop; why to leave it, or ""."""
         self._look_after_segments()
+        self._stop_early()
         capacity = self._pilot.capacity()
         self._fill(capacity)
         self._pilot.want(self.demand())
@@ -376,10 +394,3 @@ class Steering:
             self._wait_for_outcomes(TICK_S)
             self._flush()
             self._observe(self.state, capacity)
-
-
-def _joined(error: ErrorInfo | None, verdict: ErrorInfo) -> ErrorInfo:
-    """The slice's own error with the verdict's kind and message on top."""
-    merged = ErrorInfo(**(error or {}))
-    merged.update(verdict)
-    return merged

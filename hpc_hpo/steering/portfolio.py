@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hpc_hpo.journal import Event, StudyState
-from hpc_hpo.model import Trial
+from hpc_hpo.model import Trial, TrialState
 from hpc_hpo.optimizers.base import Optimizer
 from hpc_hpo.space import canonical
 from hpc_hpo.steering.requests import NO_REQUESTS, Requests
@@ -36,6 +36,7 @@ from hpc_hpo.steering.search import (
     Status,
 )
 from hpc_hpo.steering.seat import Seat
+from hpc_hpo.steering.telling import replay_into, tell_end, tell_rung
 from hpc_hpo.steering.transfer import Neighbours, pioneers
 
 
@@ -108,27 +109,39 @@ class Portfolio:
             seat = self._seats.get(trial.segment)
             if seat is None or trial.superseded or seat.log is None:
                 continue
-            seat.log.append((kind, trial))
+            if kind in ("asked", "heard", "told"):
+                seat.log.append((kind, trial))
             if kind == "asked":
                 self._advance(seat)
                 self._note(seat, trial)
-            else:
-                seat.gains.learn(self._loss(trial))
+            elif kind == "told":
+                seat.gains.learn(self._result(trial))
                 self._tell_others(seat)
 
-    def _loss(self, trial: Trial) -> float | None:
-        return None if trial.loss is None else self._sign * trial.loss
+    def _result(self, trial: Trial) -> float | None:
+        """Of a trial that was trained to its end."""
+        good = trial.loss is not None and trial.state is TrialState.COMPLETED
+        return self._sign * (trial.loss or 0.0) if good else None
+
+    def heard(self, trial: Trial) -> None:
+        """Take in the loss of a trial that waits at a rung, which the journal has."""
+        seat = self._seats.get(trial.segment)
+        if seat is None or trial.superseded:
+            return
+        if seat.optimizer is not None:
+            tell_rung(seat.optimizer, trial, self._sign, len(trial.heard) - 1)
+        elif seat.log is not None:
+            seat.log.append(("heard", trial))
 
     def told(self, trial: Trial) -> None:
         """Take in the end of a trial, which the journal has."""
         seat = self._seats.get(trial.segment)
         if seat is None or trial.superseded:
             return
-        loss = self._loss(trial)
-        seat.gains.learn(loss)
+        seat.gains.learn(self._result(trial))
         self._tell_others(seat)
         if seat.optimizer is not None:
-            seat.optimizer.tell(trial.id, loss)
+            tell_end(seat.optimizer, trial, self._sign)
         elif seat.log is not None:
             seat.log.append(("told", trial))
         self.changed(trial.segment)
@@ -369,14 +382,11 @@ class Portfolio:
         if seat.optimizer is None:
             made = seat.search.make(seat.record.round)
             log = self._log_of(seat.search.name) if seat.log is None else seat.log
-            for kind, trial in log:
-                if kind == "asked":
-                    made.adopt(trial.id, trial.point)
-                else:
-                    made.tell(trial.id, self._loss(trial))
+            replay_into(made, log, self._sign)
             seat.optimizer, seat.log = made, None
         return seat.optimizer
 
     def _log_of(self, name: str | None) -> list[tuple[str, Trial]]:
         found = ((kind, self._state.trials[number]) for kind, number in self._state.search_log)
-        return [(k, t) for k, t in found if t.segment == name and not t.superseded]
+        kept = ((k, t) for k, t in found if k in ("asked", "heard", "told"))
+        return [(k, t) for k, t in kept if t.segment == name and not t.superseded]

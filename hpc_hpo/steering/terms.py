@@ -9,6 +9,7 @@ from hpc_hpo.model import Point, Shape
 from hpc_hpo.pilot.shapes import Shapes
 from hpc_hpo.site import Site
 from hpc_hpo.study import Study
+from hpc_hpo.study.sections import Fidelity
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Terms:
         shape_of: the shape of a point's trial.
         width_of: how many workers' worth of nodes such a trial takes.
         mixed: whether trials differ in size.
+        fidelity: which trials are stopped early; None: none.
     """
 
     sign: int
@@ -40,6 +42,7 @@ class Terms:
     shape_of: Callable[[Point], Shape] = lambda point: Shape()
     width_of: Callable[[Shape], int] = lambda shape: 1
     mixed: bool = False
+    fidelity: Fidelity | None = None
 
 
 def terms_of(study: Study, site: Site, task: str) -> Terms:
@@ -63,4 +66,5 @@ def terms_of(study: Study, site: Site, task: str) -> Terms:
         expected_s=study.trial.expected_time,
         block_s=study.blocks.walltime,
         floor_s=site.checkpoint_floor,
+        fidelity=study.fidelity,
     )

@@ -11,12 +11,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hpc_hpo.journal import StudyState
+from hpc_hpo.journal import Event, StudyState
 from hpc_hpo.model import CheckpointInfo, ErrorInfo, SliceEnd, SliceOutcome, Trial, TrialState
 from hpc_hpo.steering.terms import Terms
 
 #: Errors that the same point would meet again: not tried again.
 LASTING_ERRORS = frozenset({"loss", "timeout", "import", "network"})
+
+#: Reasons of pauses that were asked for, whatever the trial had done until then.
+PLANNED = ("steering", "stop", "rung")
 
 
 def reached(terms: Terms, state: StudyState) -> str:
@@ -64,7 +67,11 @@ def judge(trial: Trial, outcome: SliceOutcome, max_attempts: int, max_losses: in
         failed = lasting or trial.failures + 1 >= max_attempts
         return Verdict(TrialState.FAILED if failed else TrialState.PAUSED)
     wasted = _wasted(trial, outcome)
-    futile = not _progressed(trial, outcome) and outcome.get("reason") not in ("steering", "stop")
+    futile = not _progressed(trial, outcome) and outcome.get("reason") not in (
+        "steering",
+        "stop",
+        "rung",
+    )
     if futile and trial.losses + 1 >= max_losses:
         why = error.get("message") or outcome.get("reason") or end.value
         return Verdict(
@@ -101,3 +108,32 @@ def usable_loss(outcome: SliceOutcome) -> float | None:
     """The loss of a completed slice when it is a finite number."""
     loss = outcome.get("loss")
     return loss if loss is not None and math.isfinite(loss) else None
+
+
+def end_event(trial: Trial, outcome: SliceOutcome, terms: Terms, now: float) -> Event:
+    """The journal's event of the end of the trial's open slice."""
+    record = trial.slices[-1]
+    verdict = judge(trial, outcome, terms.max_attempts, terms.max_losses)
+    event: Event = {"e": "end", "at": now, **outcome, "state": verdict.state.value}
+    if "block" in outcome:
+        # Workers number the blocks of their own run only.
+        event["block"] = f"{record.run}.{outcome['block']}"
+    if verdict.wasted_s:
+        event["wasted_s"] = round(verdict.wasted_s, 6)
+    if verdict.futile:
+        event["futile"] = True
+    if verdict.error is not None:
+        event["error"] = _joined(outcome.get("error"), verdict.error)
+    if verdict.state is TrialState.COMPLETED and usable_loss(outcome) is None:
+        event["state"] = TrialState.FAILED.value
+        event["end"] = SliceEnd.FAILED.value
+        message = f"the loss is {outcome.get('loss')!r}, not a finite number"
+        event["error"] = {"kind": "loss", "message": message}
+    return event
+
+
+def _joined(error: ErrorInfo | None, verdict: ErrorInfo) -> ErrorInfo:
+    """The slice's own error with the verdict's kind and message on top."""
+    merged = ErrorInfo(**(error or {}))
+    merged.update(verdict)
+    return merged

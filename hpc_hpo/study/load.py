@@ -19,6 +19,7 @@ from hpc_hpo.study.sections import (
     Blocks,
     Budget,
     Checkpointing,
+    Fidelity,
     Loss,
     OptimizerChoice,
     TrialNeeds,
@@ -90,6 +91,7 @@ class Study(Model):
     )
     seed: int = Field(0, ge=0, description="the study's seed")
     budget: Budget = Field(description="when the study is done, as in {trials: 40}")
+    fidelity: Fidelity | None = Field(None, description="which trials are stopped early")
     trial: TrialNeeds = Field(TrialNeeds(), description="what one trial needs")
     checkpoint: Checkpointing = Field(Checkpointing(), description="how trials are saved")
     inputs: tuple[Input, ...] = Field((), description="files that trials read")
@@ -288,6 +290,8 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
             found=doc.scalars.get("trial.expected_time"),
             valid=f"at most {doc.scalars.get('trial.max_time')}",
         )
+    if study.fidelity is not None:
+        yield from _check_fidelity(study, study.fidelity, doc)
     if study.command and not study.command[0].strip():
         yield doc.problem("command[0]", "the program's name is empty")
     # Upper case, because a command gets each as HPC_HPO_INPUT_<NAME>.
@@ -304,6 +308,19 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
                 valid="names that differ by more than case",
             )
         seen.add((item.segment, upper))
+
+
+def _check_fidelity(study: Study, spec: Fidelity, doc: Document) -> Iterator[InputError]:
+    if spec.min >= spec.max:
+        yield doc.problem(
+            "fidelity.min", "no rung is below fidelity.max", found=spec.min,
+            valid=f"less than {spec.max}",
+        )  # fmt: skip
+    if study.kind != "python":
+        yield doc.problem(
+            "fidelity", f"the steps of {study.kind} payloads are not known while they run",
+            found=spec.policy, valid="an objective that calls trial.report and trial.should_stop",
+        )  # fmt: skip
 
 
 def _parse_space(data: Mapping[str, Any], doc: Document) -> tuple[Space | None, list[InputError]]:

@@ -116,6 +116,18 @@ class Budget(Model):
     target_loss: float | None = Field(None, description="stop once a loss is as good as this")
 
 
+class Fidelity(Model):
+    """Which trials are stopped early, by what they report at steps on their way."""
+
+    policy: Literal["asha", "hyperband", "median"] = Field(description="who goes on from a rung")
+    min: Count = Field(1, description="the first step at which a trial may be stopped")
+    max: Count = Field(description="the step at which a trial is at its end")
+    eta: int = Field(3, ge=2, description="asha, hyperband: one of so many goes on")
+    metric: str = Field(
+        "loss", min_length=1, description="the name under which the loss is reported"
+    )
+
+
 def _ranks(value: Any) -> Any:
     if isinstance(value, str) and value.strip().isdigit():
         raise refuse("wrong type", "a whole number, without quotes")

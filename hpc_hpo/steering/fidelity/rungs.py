@@ -1,0 +1,162 @@
+"""The fidelity policies of all segments, kept in step with the journal."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+from hpc_hpo.journal import StudyState
+from hpc_hpo.model import Trial
+from hpc_hpo.steering.fidelity.asha import Asha, Hyperband
+from hpc_hpo.steering.fidelity.base import Policy, Standing
+from hpc_hpo.steering.fidelity.median import Median
+from hpc_hpo.study.sections import Fidelity
+
+POLICIES: dict[str, Callable[[int, int, int], Policy]] = {
+    "asha": Asha,
+    "hyperband": Hyperband,
+    "median": Median,
+}
+
+
+class Rungs:
+    """Who goes on from a rung, waits there, or is stopped, in each segment by itself.
+
+    Args:
+        spec: the study's section; None: every trial runs to its end.
+        state: the replayed journal, which the steering loop changes.
+        sign: +1 when losses are minimised, -1 when they are maximised.
+    """
+
+    def __init__(self, spec: Fidelity | None, state: StudyState, sign: int) -> None:
+        self._spec, self._state, self._sign = spec, state, sign
+        self._policies: dict[str | None, Policy] = {}
+        self._first: dict[int, int | None] = {}
+        self._live: dict[str | None, None] = {}  #: segments where somebody may be ripe
+        self._forced: dict[int, int | None] = {}
+        if spec is not None:
+            self._replay()
+
+    def _replay(self) -> None:
+        paused: Counter[int] = Counter()
+        for kind, number in self._state.search_log:
+            trial = self._state.trials[number]
+            if trial.superseded:
+                continue
+            if kind == "asked":
+                self.begun(trial)
+            elif kind == "rung":
+                paused[number] += 1
+                self.reached(trial, paused[number] - 1)
+            elif kind == "on":
+                self.went_on(trial)
+            elif kind == "told":
+                self.ended(trial)
+
+    def _policy(self, trial: Trial) -> Policy:
+        if trial.segment not in self._policies:
+            assert self._spec is not None, "trials pause at rungs of a policy"
+            spec = self._spec
+            self._policies[trial.segment] = POLICIES[spec.policy](spec.min, spec.max, spec.eta)
+        return self._policies[trial.segment]
+
+    def begun(self, trial: Trial) -> None:
+        """A trial was asked."""
+        if self._spec is not None:
+            self._first[trial.id] = self._policy(trial).begun(trial.id)
+
+    def stop_step(self, trial: Trial) -> int | None:
+        """Where the next slice of a trial that does not wait pauses."""
+        return trial.stop_step if trial.slices else self._first.get(trial.id)
+
+    def reached(self, trial: Trial, index: int = -1) -> float | None:
+        """A trial has paused at a rung.
+
+        Args:
+            index: of the trial's rungs.
+
+        Returns:
+            Its loss there, where it is left waiting and the loss is a finite number.
+        """
+        if self._spec is None:
+            return None
+        step = trial.rungs[index]
+        losses = [
+            self._sign * value
+            for at in sorted(trial.reports)
+            if at <= step
+            and math.isfinite(value := trial.reports[at].get(self._spec.metric, math.nan))
+        ]
+        at_step = self._sign * trial.reports.get(step, {}).get(self._spec.metric, math.nan)
+        here = at_step if math.isfinite(at_step) else math.inf
+        best, mean = (min(losses), sum(losses) / len(losses)) if losses else (math.inf, math.inf)
+        good = self._policy(trial).reached(Standing(trial.id, step, here, best, mean))
+        self._live[trial.segment] = None
+        return None if good or not math.isfinite(here) else self._sign * here
+
+    def went_on(self, trial: Trial) -> None:
+        """A trial that waited has a further slice."""
+        self._forced.pop(trial.id, None)
+        if self._spec is not None:
+            self._policy(trial).went_on(trial.id)
+
+    def ended(self, trial: Trial) -> None:
+        """A trial is final."""
+        self._first.pop(trial.id, None)
+        self._forced.pop(trial.id, None)
+        if self._spec is not None:
+            self._policy(trial).ended(trial.id)
+            self._live[trial.segment] = None
+
+    def forget(self, segment: str | None) -> None:
+        """A segment is begun again."""
+        self._policies.pop(segment, None)
+        self._live.pop(segment, None)
+
+    def next(self, runs: Callable[[Trial], bool]) -> tuple[Trial, int | None] | None:
+        """A trial that is to go on from its rung, and the step of its next one.
+
+        Args:
+            runs: whether a trial's segment may run now.
+        """
+        for number, step in self._forced.items():
+            return self._state.trials[number], step
+        for name in list(self._live):
+            found = self._policies[name].ripe() if name in self._policies else None
+            if found is None:
+                del self._live[name]
+            elif runs(self._state.trials[found[0]]):
+                return self._state.trials[found[0]], found[1]
+        return None
+
+    def condemned(self) -> Trial | None:
+        """A trial that is to be stopped for good."""
+        for name in self._live:
+            number = self._policies[name].condemned() if name in self._policies else None
+            if number is not None:
+                return self._state.trials[number]
+        return None
+
+    def settle(self, runs: Callable[[Trial], bool]) -> list[Trial]:
+        """What is to be stopped where nothing runs, is ripe, or is left to be asked.
+
+        A segment of which no trial has completed sends its best one on instead.
+        """
+        stopped = []
+        for name, policy in self._policies.items():
+            waiting = [self._state.trials[number] for number in policy.waiting]
+            if not waiting or not runs(waiting[0]):
+                continue
+            last = None if self._state.segment(name).completed else policy.last_resort()
+            if last is not None:
+                self._forced[last[0]] = last[1]
+            else:
+                stopped += waiting
+        return stopped
+
+    def loss(self, trial: Trial) -> float | None:
+        """A trial's loss at its last rung; None: not a finite number."""
+        assert self._spec is not None
+        value = trial.reports[trial.rungs[-1]].get(self._spec.metric, math.nan)
+        return value if math.isfinite(value) else None
