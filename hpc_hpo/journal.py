@@ -167,15 +167,17 @@ class StudyState:
         record.network = event.get("network")
         self.network_refused += bool(record.network)
         record.wasted_s = event.get("wasted_s", 0.0)
+        record.width = event.get("width", 1)
         self.slice_ends[end.value] += 1
         if record.started is not None and record.ended is not None:
             busy = max(0.0, record.ended - record.started)
-            width = event.get("width", 1)
-            self.busy_s += width * busy
-            self.wasted_s += width * record.wasted_s
+            self.busy_s += record.width * busy
+            self.wasted_s += record.width * record.wasted_s
             if end not in (SliceEnd.FENCED, SliceEnd.DECLINED):
                 trial.spent_s += busy - record.wasted_s
-        self._take_reports(trial, event.get("reports", ()))
+        reports = event.get("reports", ())
+        record.step = max((step for step, _ in reports), default=None)
+        self._take_reports(trial, reports)
         checkpoint = event.get("checkpoint")
         if checkpoint is not None:
             if trial.checkpoint is None or checkpoint["name"] != trial.checkpoint["name"]:

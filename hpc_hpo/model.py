@@ -287,6 +287,8 @@ class SliceRecord:
     network: list[str] | None = None
     restored: str | None = None
     wasted_s: float = 0.0  #: worker-seconds whose work has to be done again
+    width: int = 1  #: how many workers' worth of nodes it took
+    step: int | None = None  #: the last that it reported
 
 
 @dataclass(slots=True)

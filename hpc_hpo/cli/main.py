@@ -37,6 +37,7 @@ COMMANDS = {
     "best": ("hpc_hpo.cli.best:best", "Show the best point, or print it for a script."),
     "diff": ("hpc_hpo.cli.diff:diff", "Show in which settings two studies differ."),
     "export": ("hpc_hpo.cli.export:export", "Write the results for other programs."),
+    "report": ("hpc_hpo.cli.report:report", "Write a page with plots of a study."),
     "script": ("hpc_hpo.cli.script:script", "Print a batch script to edit and submit by hand."),
     "convert": ("hpc_hpo.cli.convert:convert", "Turn a submission of phpo into a study."),
     "evaluate": ("hpc_hpo.cli.evaluate:evaluate", "Evaluate one point of a payload of the grid."),
