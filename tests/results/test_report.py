@@ -174,6 +174,20 @@ def test_that_curves_of_many_trials_are_the_best_over_quantiles(simulated: Mater
     assert curves(simulated, group, ["no such"], 10)["metrics"]["no such"]["lines"] == []
 
 
+def test_that_a_trial_stopped_at_a_rung_is_no_match_for_completed_ones() -> None:
+    story = [
+        *done(0, 0.5, ev.START + 60),
+        ev.asked(1, {"lr": 0.2, "n": 1}), ev.submit(1),
+        ev.end(1, 1, "paused", "paused", reason="rung", reports=[[3, {"loss": 0.1}]]),
+        {"e": "early", "trial": 1, "loss": 0.1, "at": ev.START + 90},
+    ]  # fmt: skip
+    found = content(material(*story))
+    assert found["groups"][0]["best"]["trial"] == 0
+    assert found["groups"][0]["history"]["count"] == 1
+    (line,) = found["groups"][0]["curves"]["metrics"]["loss"]["lines"]
+    assert (line["state"], line["loss"]) == ("stopped", None)
+
+
 def story_of_a_block() -> list[Event]:
     start = ev.START
     return [

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hpc_hpo.model import SliceEnd, Trial
+from hpc_hpo.model import SliceEnd, Trial, TrialState
 from hpc_hpo.results.report.material import Group, Material, rounded, thinned
 
 #: Metrics that are shown, those of most reports first.
@@ -64,7 +64,10 @@ def _metric(trials: list[Trial], name: str, sign: int, most: int) -> dict[str, A
     own = [trial for trial in trials if any(name in r for r in trial.reports.values())]
     shown = own
     if len(own) > most:
-        best = sorted((t for t in own if t.loss is not None), key=lambda t: sign * (t.loss or 0.0))
+        best = sorted(
+            (t for t in own if t.state is TrialState.COMPLETED),
+            key=lambda t: sign * (t.loss or 0.0),
+        )
         shown = best[:most] or own[:most]
     return {
         "lines": [_line(trial, name) for trial in shown],
@@ -79,7 +82,7 @@ def _line(trial: Trial, name: str) -> dict[str, Any]:
     return {
         "trial": trial.id,
         "state": trial.state.value,
-        "loss": trial.loss,
+        "loss": trial.loss if trial.state is TrialState.COMPLETED else None,
         "x": kept,
         "y": rounded(values, 5),
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import Trial
+from hpc_hpo.model import Trial, TrialState
 from hpc_hpo.results.summary import summary
 from hpc_hpo.results.table import direction_sign, parameter_names
 
@@ -26,7 +26,8 @@ class Group:
 
     Attributes:
         name: of the segment; None in a study without segments.
-        done: trials with a loss, in the order in which they ended.
+        done: completed trials, in the order in which they ended. One that was stopped early has the
+            loss of a rung, which is no match for these.
         ends: shape (len(done),), when, in seconds since the epoch.
         losses: shape (len(done),).
         trials: all of them, by number.
@@ -105,7 +106,7 @@ class Material:
         return [self._group(name, some) for name, some in trials.items()]
 
     def _group(self, name: str | None, trials: list[Trial]) -> Group:
-        ended = [(ended_at(t), t.id, t) for t in trials if t.loss is not None]
+        ended = [(ended_at(t), t.id, t) for t in trials if t.state is TrialState.COMPLETED]
         ended.sort(key=lambda entry: entry[:2])
         done = [trial for _, _, trial in ended]
         return Group(

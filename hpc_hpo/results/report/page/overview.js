@@ -3,7 +3,7 @@ const AXES = { n: "trials with a loss", hours: "hours since the study began", no
 const SWITCH = [["n", "by trial"], ["hours", "by wall time"], ["node_hours", "by node-hours"]];
 let group = null;
 
-const STATES = { running: "plain", done: "good", failed: "bad", stopped: "bad", new: "plain" };
+const CHIPS = { running: "plain", done: "good", failed: "bad", stopped: "bad", new: "plain" };
 
 function head(title, state, lines) {
   document.title = `${title} \u00b7 hpc_hpo`;
@@ -13,7 +13,7 @@ function head(title, state, lines) {
   });
   document.getElementById("top").append(
     el("div", {}, el("p", { class: "eyebrow" }, data.kind === "compare" ? "Studies compared" : "Study"),
-      el("h1", {}, title, state ? el("span", { class: "chip " + (STATES[state] || "plain") }, state) : null),
+      el("h1", {}, title, state ? el("span", { class: "chip " + (CHIPS[state] || "plain") }, state) : null),
       lines.map((line) => el("p", { class: "soft small where" }, line))),
     el("div", { class: "controls" }, themes));
 }
@@ -29,7 +29,7 @@ function pointList(point) {
 
 function overview() {
   const facts = data.facts, trials = facts.trials;
-  const counts = ["completed", "failed", "running", "paused", "asked"].filter((s) => trials[s]).map((s) => `${num(trials[s])} ${s}`);
+  const counts = ["completed", "stopped", "failed", "running", "paused", "asked"].filter((s) => trials[s]).map((s) => `${num(trials[s])} ${s}`);
   const of = trials.budget === null ? "" : ` of ${num(trials.budget)}`;
   const known = data.groups.filter((one) => one.best);
   const segments = data.segments;

@@ -135,7 +135,7 @@ function curvesFigure() {
   const ended = own.lines.filter((l) => l.loss !== null).sort((x, y) => flip * (y.loss - x.loss));
   const others = own.lines.filter((l) => l.loss === null);
   const markers = own.lines.every((l) => l.x.length < 2) ? "markers" : "lines";
-  if (others.length) traces.push({ type: "scatter", mode: markers, name: "without a loss", ...joined(others, words), hoverinfo: "text", line: { color: SERIES[1], width: 1, dash: "dash" }, opacity: .7 });
+  if (others.length) traces.push({ type: "scatter", mode: markers, name: "not completed", ...joined(others, words), hoverinfo: "text", line: { color: SERIES[1], width: 1, dash: "dash" }, opacity: .7 });
   const BINS = 6;
   for (let bin = 0; bin < BINS; bin++) {
     const part = ended.slice(Math.floor(ended.length * bin / BINS), Math.floor(ended.length * (bin + 1) / BINS));
