@@ -22,7 +22,8 @@ ROOMS: dict[int, list[set[str]]] = {
     3: [{"optimizers"}, {"prestage"}, {"preflight"}, {"pilot"}, {"worker"}],
     4: [{"steering", "segments", "fidelity"}],
     5: [{"launch", "plan", "rehearsal", "steerer"}, {"results"}, {"contracts"}, {"doctor"}],
-    6: [{"simulate", "cli"}],
+    6: [{"simulate"}],
+    7: [{"cli"}],
 }
 PLACE = {
     name: (layer, number)

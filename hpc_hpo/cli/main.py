@@ -23,6 +23,7 @@ COMMANDS = {
     "init": ("hpc_hpo.cli.init:init", "Write a small study that runs as it is."),
     "check": ("hpc_hpo.cli.check:check", "Validate a study before anything runs."),
     "plan": ("hpc_hpo.cli.plan:plan", "Compare sizes of batch jobs, and recommend one."),
+    "simulate": ("hpc_hpo.cli.simulate:simulate_command", "Simulate a study on a machine."),
     "sites": ("hpc_hpo.cli.sites:sites", "List the sites that have names, or show one."),
     "doctor": ("hpc_hpo.cli.doctor:doctor", "Look at a site as a first study will meet it."),
     "prestage": ("hpc_hpo.cli.prestage:prestage", "Bring the inputs into the study folder."),

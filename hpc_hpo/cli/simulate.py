@@ -1,0 +1,167 @@
+"""``hpc-hpo simulate``: a study on a whole machine, in virtual time."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpc_hpo.cli.common import duration, echo_rows, path_argument, value_text
+from hpc_hpo.errors import InputError
+from hpc_hpo.journal import StudyState
+from hpc_hpo.launch import open_study, site_of
+from hpc_hpo.simulate.draws import Draw, parse_draw
+from hpc_hpo.simulate.run import Assumptions, Simulated, prepare, simulate
+from hpc_hpo.study import Study
+from hpc_hpo.units import DURATION_FORMS, format_duration, parse_duration
+
+
+def _draw(ctx: click.Context, param: click.Parameter, value: str | None) -> Draw | None:
+    return None if value is None else parse_draw(value, param.opts[0])
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise InputError(str(error), key=param.opts[0], found=value, valid=DURATION_FORMS) from None
+
+
+def _function(text: str) -> Any:
+    """The function that `module:function` names.
+
+    Raises:
+        InputError: there is none.
+    """
+    module, _, name = text.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(import_module(module), name)
+        if not callable(found):
+            raise TypeError(f"{name} is no function")
+        return found
+    except Exception as error:
+        raise InputError(
+            f"cannot be imported: {type(error).__name__}: {error}", key="--objective", found=text,
+            valid="module:function, importable from here, of a point (a dict)",
+        ) from None  # fmt: skip
+    finally:
+        sys.path.pop(0)
+
+
+class _Progress:
+    """A line on the terminal, renewed once a second."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._next = total, time.monotonic() + 1.0
+        self._shown = sys.stderr.isatty()
+
+    def show(self, state: StudyState, seconds: float) -> None:
+        if self._shown and time.monotonic() >= self._next:
+            self._next = time.monotonic() + 1.0
+            ended = state.trial_states["completed"] + state.trial_states["failed"]
+            click.echo(
+                f"\r{ended} of {self._total} trials, {duration(seconds)} simulated   ", err=True,
+                nl=False,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        if self._shown:
+            click.echo("\r" + " " * 60 + "\r", err=True, nl=False)
+
+
+@click.command("simulate")
+@path_argument
+@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@click.option("--nodes", type=click.IntRange(1), help="Nodes of a block.")
+@click.option("--walltime", callback=_seconds, help="Of a block; with --nodes, the longest.")
+@click.option("--blocks", type=click.IntRange(1), help="Blocks at one time.")
+@click.option("--trials", type=click.IntRange(1), help="The budget.")
+@click.option("--trial-time", callback=_draw, help="As in 10m or 'lognormal(600, 0.5)'.")
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True,
+              help="Of a trial, between which it can pause.")  # fmt: skip
+@click.option("--checkpoints/--no-checkpoints", default=None, help="Whether trials have them.")
+@click.option("--checkpoint-time", default="5s", show_default=True, callback=_seconds,
+              help="To write one.")  # fmt: skip
+@click.option("--fail", type=click.FloatRange(0, 0.99), default=0.0, show_default=True,
+              help="Probability that a slice fails by its own error.")  # fmt: skip
+@click.option("--queue-wait", default="1h", show_default=True, callback=_draw,
+              help="Of a job; a time or a distribution.")  # fmt: skip
+@click.option("--start-up", default="60s", show_default=True, callback=_draw,
+              help="From a job's start to its first trial.")  # fmt: skip
+@click.option("--mtbf", callback=_seconds, help="Mean time between failures of a node.")
+@click.option("--time", "stop_s", callback=_seconds, help="Ends the simulation after so long.")
+@click.option("--cpu", type=click.FloatRange(0), default=1.0, show_default=True,
+              help="Scales steering's CPU time; with 0, equal seeds give equal runs.")  # fmt: skip
+@click.option("--objective", help="module:function of a point; default: a smooth function.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--keep", type=click.Path(path_type=Path), help="A new folder for the journal.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, times in seconds.")
+def simulate_command(path: Path, site_name: str | None, as_json: bool, **options: Any) -> None:
+    """Simulate a study on a site, with the real steering loop and optimiser.
+
+    PATH is a study.yaml, or a study's folder (default: here). Nothing is submitted, and nothing
+    is written but what --keep asks for.
+    """
+    study, _ = open_study(path)
+    site = site_of(study, site_name)
+    study = prepare(
+        study, site, nodes=options["nodes"], walltime_s=options["walltime"],
+        blocks=options["blocks"],
+    )  # fmt: skip
+    given = Assumptions(
+        trial_time=options["trial_time"] or _expected(study), steps=options["steps"],
+        resumable=options["checkpoints"], checkpoint_s=options["checkpoint_time"],
+        fails=options["fail"], queue_wait=options["queue_wait"], start_up=options["start_up"],
+        mtbf_s=options["mtbf"] or None, stop_s=options["stop_s"],
+        trials=options["trials"], cpu=options["cpu"], seed=options["seed"],
+        loss=_function(options["objective"]) if options["objective"] else None,
+    )  # fmt: skip
+    progress = _Progress(options["trials"] or study.segments.total_trials)
+    try:
+        found = simulate(study, site, given, keep=options["keep"], observe=progress.show)
+    finally:
+        progress.close()
+    if as_json:
+        click.echo(json.dumps({"site": site.name, **found.plain()}))
+    else:
+        _report(found, site.name)
+
+
+def _expected(study: Study) -> Draw:
+    expected = study.trial.expected_time
+    if expected is None:
+        raise study.problem(
+            "trial.expected_time", "a simulation needs to know how long a trial takes",
+            valid="a duration, or the option --trial-time",
+        )  # fmt: skip
+    return Draw("constant", (expected,))
+
+
+def _report(found: Simulated, site: str) -> None:
+    states, blocks, total = found.state.trial_states, found.study.blocks, found.allocated_s or 1.0
+    click.echo(f"{found.study.name} at {site}, simulated: {blocks.words()}")
+    rows = [
+        ("utilisation", f"{found.utilisation:.2%} of {duration(found.allocated_s)} of workers"),
+        *(("", f"{share / total:8.3%}  {name}, {duration(share)}")
+          for name, share in found.parts.items() if share),
+        ("trials", f"{states['completed']} completed, {states['failed']} failed, "
+         f"{len(found.state.trials)} begun"),
+        ("node-hours", f"{found.node_hours:.1f}"),
+        ("finished in", duration(found.finish_s) + f" ({found.reason})"),
+        ("jobs", f"{found.jobs}, at most {found.most_waiting} waiting"),
+        ("steering", f"{duration(found.steering_cpu_s)} of CPU time"),
+        ("fits", str(found.fits)),
+        ("wait", "of a free worker for its next trial: p50 {:.3f} s, p99 {:.3f} s".format(
+            *found.waits)),
+    ]  # fmt: skip
+    if found.best:
+        at, loss = found.best[-1]
+        when = format_duration(round(at))
+        rows.append(("best", f"loss {value_text(loss)} of the assumed objective, after {when}"))
+    echo_rows(rows)

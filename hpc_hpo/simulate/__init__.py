@@ -1,0 +1,1 @@
+"""The steering loop over a modelled site and a virtual clock."""

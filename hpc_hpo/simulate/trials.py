@@ -1,0 +1,164 @@
+"""What modelled trials do: how long they take, where they pause, what their loss is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hpc_hpo.model import CheckpointInfo, Pace, Point, SliceEnd, SliceOutcome, SliceRequest
+from hpc_hpo.simulate.draws import Draw
+from hpc_hpo.space import Space
+
+#: Purposes of random numbers, so that none depends on another's.
+TIME, FAILURE, WAIT, NODE = 1, 2, 3, 4
+
+
+@dataclass
+class Trials:
+    """The trials of a simulated study; times in seconds.
+
+    Attributes:
+        time: of a whole trial on one worker, without checkpoints.
+        steps: between which a trial can pause, and which it reports.
+        resumable: it goes on from a checkpoint.
+        checkpoint_s: to write one.
+        every_s: between two that it writes without being asked.
+        fails: probability that a slice ends with the payload's own error.
+        loss: of a point.
+    """
+
+    time: Draw
+    steps: int
+    resumable: bool
+    checkpoint_s: float
+    every_s: float
+    fails: float
+    seed: int
+    loss: Callable[[Point], float]
+    #: steps that are safe, of each trial that has a checkpoint
+    saved: dict[int, int] = field(default_factory=dict)
+
+    def step_s(self, trial: int) -> float:
+        """Length of a step, with its part of the periodic checkpoints."""
+        whole = self.time(np.random.default_rng([self.seed, TIME, trial]))
+        slower = 1 + self.checkpoint_s / self.every_s if self.resumable else 1.0
+        return max(whole, 1e-6) / self.steps * slower
+
+
+@dataclass
+class Course:
+    """One slice from its start to where it would end by itself.
+
+    Attributes:
+        ends: seconds since the epoch.
+        overhead_s: of its time, what checkpoints take.
+    """
+
+    trials: Trials
+    request: SliceRequest
+    started: float
+    ends: float = 0.0
+    outcome: SliceOutcome = field(default_factory=SliceOutcome)
+    useful_s: float = 0.0
+    overhead_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.first = self.trials.saved.get(self.request["trial"], 0)
+        self.step_s = self.trials.step_s(self.request["trial"])
+
+    def follow(self, deadline: float, margin_s: float, reason: str) -> None:
+        """Find out how it ends in a block that is over at `deadline`."""
+        t, request = self.trials, self.request
+        last, why = t.steps, ""
+        rung = request.get("stop_step")
+        if rung is not None and self.first < rung < last:
+            last, why = rung, "rung"
+        if t.resumable and math.isfinite(deadline):
+            wait = (deadline - margin_s - self.started) / self.step_s
+            pause = self.first + max(1, math.ceil(wait - 1e-9))
+            if pause < last:
+                last, why = pause, reason
+        self.ends = self.started + (last - self.first) * self.step_s
+        if t.fails:
+            rng = np.random.default_rng([t.seed, FAILURE, request["trial"], request["slice"]])
+            if rng.random() < t.fails:
+                self.cut(self.started + rng.random() * (self.ends - self.started), SliceEnd.FAILED)
+                self.outcome["error"] = {"kind": "exception", "message": "a modelled failure"}
+        if not self.outcome:
+            self.ends += t.checkpoint_s if why else 0.0
+            self._close(SliceEnd.PAUSED if why else SliceEnd.COMPLETED, last, bool(why))
+            if why:
+                self.outcome["reason"] = why
+            else:
+                self.outcome["loss"] = t.loss(request["point"])
+            if rung is not None and last >= rung:
+                self.outcome["reports"] = [[rung, {"loss": t.loss(request["point"])}]]
+        if self.ends > deadline:
+            self.cut(deadline, SliceEnd.LOST, "walltime")
+
+    def cut(self, at: float, end: SliceEnd, reason: str = "") -> None:
+        """It ends at `at` with what its last periodic checkpoint has."""
+        self.ends = max(at, self.started)
+        periods = math.floor((self.ends - self.started) / self.trials.every_s)
+        steps = math.floor(periods * self.trials.every_s / self.step_s)
+        keeps = self.trials.resumable and steps > 0
+        self._close(end, self.first + steps if keeps else self.first, keeps)
+        if reason:
+            self.outcome["reason"] = reason
+
+    def _close(self, end: SliceEnd, step: int, commits: bool) -> None:
+        t, request = self.trials, self.request
+        length = self.ends - self.started
+        self.outcome = SliceOutcome(
+            run=request["run"], trial=request["trial"], slice=request["slice"], end=end.value,
+            started=self.started, ended=self.ends,
+        )  # fmt: skip
+        if request.get("width", 1) != 1:
+            self.outcome["width"] = request["width"]
+        done = (step - self.first) * self.step_s
+        kept = done if commits or end is SliceEnd.COMPLETED else 0.0
+        slower = 1 + t.checkpoint_s / t.every_s if t.resumable else 1.0
+        self.useful_s = min(kept, length) / slower
+        self.overhead_s = min(kept, length) - self.useful_s
+        if t.resumable:
+            pace = Pace(step_s=self.step_s)
+            if commits or length >= t.every_s:
+                pace["checkpoint_s"] = t.checkpoint_s
+                pace["first_checkpoint_s"] = min(t.every_s, length)
+            self.outcome["pace"] = pace
+        if end is SliceEnd.PAUSED:
+            self.overhead_s += t.checkpoint_s
+        if commits:
+            name = f"ckpt-{request['slice']}-1"
+            at = self.started + done if end is not SliceEnd.PAUSED else self.ends
+            self.outcome["checkpoint"] = CheckpointInfo(
+                name=name, slice=request["slice"], at=at, step=step
+            )
+
+    def settle(self) -> None:
+        """It has ended: what it committed is safe."""
+        checkpoint = self.outcome.get("checkpoint")
+        if checkpoint is not None and checkpoint["step"] is not None:
+            self.trials.saved[self.request["trial"]] = checkpoint["step"]
+        if self.outcome["end"] == SliceEnd.COMPLETED.value:
+            self.trials.saved.pop(self.request["trial"], None)
+
+
+def smooth_loss(space: Space, seed: int) -> Callable[[Point], float]:
+    """A smooth function of a space's points with several minima: a bowl with random waves."""
+    rng = np.random.default_rng([seed, 5])
+    dims = max(1, space.dims)
+    centre, waves = rng.uniform(0.2, 0.8, dims), rng.normal(0.0, 5.0, (8, dims))
+    phases, heights = rng.uniform(0.0, 2 * np.pi, 8), rng.uniform(0.02, 0.08, 8)
+
+    def loss(point: Point) -> float:
+        unit = space.to_unit(point)
+        if not len(unit):
+            return 0.0
+        bowl = float(((unit - centre) ** 2).mean())
+        return bowl + float(heights @ (1 + np.cos(waves @ unit + phases)))
+
+    return loss
