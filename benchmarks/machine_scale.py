@@ -41,11 +41,11 @@ def measure(folder: Path, nodes: int, hours: float, optimizer: str) -> dict[str,
     study = prepare(
         load_study(folder / "study.yaml"), site, nodes=nodes, walltime_s=walltime, blocks=1
     )
-    wait = Draw("constant", (60.0,))
+    wait = Draw("constant", (walltime,))
     given = Assumptions(
         trial_time=Draw("lognormal", (MEAN_S / math.exp(SIGMA**2 / 2), SIGMA)), queue_wait=wait,
         # Its successor, which waits as long, is not to begin.
-        stop_s=60.0 + walltime - 1e-3,
+        stop_s=2 * walltime - 1e-3,
     )  # fmt: skip
     begun = time.perf_counter()
     found = simulate(study, site, given)
@@ -78,7 +78,7 @@ def main() -> None:
         rows.append(row)
         print(
             f"{row['workers']:7.0f}  {row['hours']:5.1f}  {row['completed']:9.0f}"
-            f"  {row['utilisation']:11.4f}  {row['start-up']:8.4f}"
+            f"  {row['utilisation']:11.4f}  {row['checkpoints']:11.4f}  {row['start-up']:8.4f}"
             f"  {row['waiting for points']:7.4f}  {row['ends of blocks']:5.3f}"
             f"  {row['wait_p50_s']:5.3f}  {row['wait_p99_s']:5.2f}  {row['cpu_ms_per_trial']:8.2f}",
             flush=True,
