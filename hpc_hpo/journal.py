@@ -10,7 +10,9 @@ Events (key ``e``):
 ==========  =====================================================================
 run         a steering process began: run, at, host, pid, versions
 asked       the optimiser proposed a point: trial, segment (where it has a name), point,
-            seed, at; like (the trial of another segment that it was taken from)
+            seed, at; like (the trial it was taken from), given (its place in start_from)
+start       points of `start_from`: segment, point, from, and loss (told) or none (evaluated);
+            the `parts` of it count with the last, which has the report
 submit      a slice was handed to the pilot: trial, slice, at; stop_step (the rung to pause at)
 end         a slice ended: a SliceOutcome, plus the trial's new `state`, `wasted_s`
             (worker-seconds to be done again) and `futile` (ended without progress)
@@ -43,12 +45,12 @@ from hpc_hpo.journal_file import Journal as Journal
 from hpc_hpo.model import (
     FINAL,
     BlockRecord,
-    SegmentRecord,
     SliceEnd,
     SliceRecord,
     Trial,
     TrialState,
 )
+from hpc_hpo.segment_record import SegmentRecord
 
 Event = dict[str, Any]
 
@@ -91,6 +93,8 @@ class StudyState:
     #: (what, trial) in journal order: what the states of optimisers ("asked", "heard", "told") and
     #: of fidelity policies ("asked", "rung", "on", "told") are functions of
     search_log: list[tuple[str, int]] = field(default_factory=list)
+    start: list[str] | None = None  #: what became of `start_from`, by source; None: not begun
+    _starting: list[Event] = field(default_factory=list)
 
     def apply(self, event: Event) -> None:
         """Take in one event, in journal order."""
@@ -131,12 +135,21 @@ class StudyState:
     def _on_asked(self, event: Event) -> None:
         trial = Trial(
             event["trial"], event["point"], event.get("segment"), seed=event.get("seed", 0),
-            like=event.get("like"),
+            like=event.get("like"), given=event.get("given"),
         )  # fmt: skip
         self.trials[trial.id] = trial
-        self.segment(trial.segment).asked += 1
+        record = self.segment(trial.segment)
+        record.asked += 1
+        record.begun += trial.given is not None
         self.trial_states[trial.state.value] += 1
         self.search_log.append(("asked", trial.id))
+
+    def _on_start(self, event: Event) -> None:
+        self._starting = (self._starting if event["part"] else []) + event["points"]
+        if "report" in event:  # the last part
+            for one in self._starting:
+                self.segment(one["segment"]).give(one)
+            self.start, self._starting = event["report"], []
 
     def _on_submit(self, event: Event) -> None:
         trial = self.trials.get(event["trial"])
@@ -259,7 +272,8 @@ class StudyState:
         elif op == "rerun":
             for trial in self.trials.values():
                 trial.superseded = trial.superseded or trial.segment == event["segment"]
-            record.asked = record.completed = record.failed = record.stopped_early = 0
+            record.asked = record.completed = record.failed = 0
+            record.stopped_early = record.begun = 0
             record.least = record.most = record.problem = None
             record.stopped = False
             record.round += 1
@@ -311,6 +325,7 @@ class StudyState:
 _HANDLERS = {
     "run": StudyState._on_run,
     "asked": StudyState._on_asked,
+    "start": StudyState._on_start,
     "submit": StudyState._on_submit,
     "end": StudyState._on_end,
     "heard": StudyState._on_heard,

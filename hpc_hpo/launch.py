@@ -47,6 +47,7 @@ from hpc_hpo.steering.opening import (
 from hpc_hpo.steering.outcome import Outcome
 from hpc_hpo.steering.reporting import reports_of
 from hpc_hpo.steering.requests import pending
+from hpc_hpo.steering.start import Start, gather
 from hpc_hpo.steering.task import task_of
 from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.steering.verdict import reached
@@ -98,6 +99,16 @@ def check(study: Study, site: Site, *, segments: bool = True) -> list[InputError
         *check_inputs(study, segments=segments),
     ]
     return problems or list(check_optimizers(study))
+
+
+def start_report(study: Study, folder: StudyFolder) -> list[str]:
+    """What becomes of the sources that the study starts from, one line for each.
+
+    Raises:
+        InputError: one cannot be taken as it is.
+    """
+    known = journals.replay(journals.read_events(folder.journal)).start if study.start_from else []
+    return gather(study).report if known is None else known
 
 
 def freeze(study: Study, folder: StudyFolder) -> list[Change]:
@@ -169,6 +180,7 @@ class SteeringRun:
         self.state = StudyState()
         self._task = ""
         self.opening: Opening | None = None
+        self._start: Start | None = None
 
     def open(self) -> None:
         """Check, freeze, lock, stage, and bring the journal back to life.
@@ -208,6 +220,8 @@ class SteeringRun:
             bad = journals.salvage(self.folder.journal)
             self.notes.append(f"{bad} damaged journal records were set aside")
         self.state = journals.replay(journals.read_events(self.folder.journal))
+        if self.study.start_from and self.state.start is None:
+            self._start = gather(self.study)
         specs = [*added_specs(self.state), *pending_specs(self.folder)]
         manifest = require_inputs(with_added(self.study, specs), self.folder)
         broken = broken_segments(manifest, self.folder)
@@ -222,6 +236,8 @@ class SteeringRun:
             )
         if self._lock.taken_over:
             self.notes.append(f"taken over from {self._lock.taken_over}, which is gone")
+        if self._start is not None:
+            self.notes += [f"started from {line}" for line in self._start.report]
         for change in changes:
             self.notes.append(f"changed since the last run: {change}")
         self.folder.stop_request.unlink(missing_ok=True)
@@ -262,7 +278,7 @@ class SteeringRun:
             event["inside"] = inside
         self.journal.append(event)
         self.state.apply(event)
-        for event in closing:
+        for event in [*closing, *(self._start.events(clock.now()) if self._start else ())]:
             self.journal.append(event)
             self.state.apply(event)
         pilot = pilot or ParslPilot(

@@ -309,6 +309,7 @@ class Trial:
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     checkpoint: CheckpointInfo | None = None
     like: int | None = None  #: the trial of another segment whose point it was given
+    given: int | None = None  #: its place among the segment's points of `start_from`
     superseded: bool = False  #: its segment was begun again; it counts no more
     stop_step: int | None = None  #: the rung that its last slice was to pause at
     waits: bool = False  #: it has paused at a rung and was not sent on yet
@@ -334,39 +335,6 @@ class Trial:
     def open_slice(self) -> SliceRecord | None:
         """The slice that was submitted and has not ended."""
         return self.slices[-1] if self.slices and self.slices[-1].end is None else None
-
-
-@dataclass(slots=True)
-class SegmentRecord:
-    """One segment as the journal knows it. Trials that a rerun has set aside do not count.
-
-    Attributes:
-        asked, completed, failed, stopped_early: trials.
-        least, most: numbers of the trials with the least and the greatest loss, the earliest of
-            equals.
-        stopped: a person has stopped it.
-        problem: why its trials cannot run (an input); forgotten when a run begins.
-        trials: its budget, where a person has changed it.
-        spec: what it is, where it stands in no study file.
-        round: how often it was begun again.
-    """
-
-    asked: int = 0
-    completed: int = 0
-    failed: int = 0
-    stopped_early: int = 0
-    least: int | None = None
-    most: int | None = None
-    stopped: bool = False
-    problem: str | None = None
-    trials: int | None = None
-    spec: dict[str, Any] | None = None
-    round: int = 0
-
-    @property
-    def ended(self) -> int:
-        """Trials that are final."""
-        return self.completed + self.failed + self.stopped_early
 
 
 @dataclass(slots=True)

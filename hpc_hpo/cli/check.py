@@ -10,7 +10,7 @@ from hpc_hpo.cli.common import echo_rows, path_argument
 from hpc_hpo.cli.preflight import every_option, plain_option, run_preflight
 from hpc_hpo.errors import InputError, InputErrors
 from hpc_hpo.launch import check as find_problems
-from hpc_hpo.launch import open_study, site_of
+from hpc_hpo.launch import open_study, site_of, start_report
 from hpc_hpo.pilot.sources import workers_per_node
 from hpc_hpo.units import parse_duration
 
@@ -51,6 +51,7 @@ def check(
     problems = find_problems(study, site)
     if problems:
         raise problems[0] if len(problems) == 1 else InputErrors(problems)
+    start = start_report(study, folder)
     fit = run_preflight(study, folder, site, plain=plain, every=every)
     blocks = study.blocks
     workers = workers_per_node(study, site)
@@ -61,6 +62,7 @@ def check(
             ("space", f"{len(study.space)} parameters: {', '.join(study.space.names)}"),
             ("optimizer", study.optimizer.name),
             *([("segments", str(len(study.segments)))] if study.segments.named else []),
+            *(("starts from" if i == 0 else "", line) for i, line in enumerate(start)),
             ("budget", f"{study.segments.total_trials} trials"),
             ("site", f"{site.name} ({site.path})"),
             ("workers", f"{shape}; up to {workers} trials at one time on a node"),

@@ -94,6 +94,8 @@ class BaseOptimizer(ABC):
     """Keeps points and losses; a family adds `_propose`."""
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {}
+    #: whether losses change what is proposed
+    LEARNS: ClassVar[bool] = True
 
     def __init__(self, space: Space, *, seed: int, budget: int | None = None) -> None:
         self.space, self.seed, self.budget = space, seed, budget

@@ -40,6 +40,7 @@ class GridSearch(BaseOptimizer):
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {"resolution": Option(low=2)}
+    LEARNS: ClassVar[bool] = False
 
     def __init__(
         self,

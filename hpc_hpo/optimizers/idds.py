@@ -94,6 +94,7 @@ class IddsSearch(BaseOptimizer):
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = OPTIONS
+    LEARNS: ClassVar[bool] = False
 
     def __init__(
         self,

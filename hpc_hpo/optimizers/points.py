@@ -22,6 +22,7 @@ class PointsSearch(BaseOptimizer):
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {"points": Option(kind="any")}
+    LEARNS: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hpc_hpo.model import Point
 from hpc_hpo.optimizers.base import BaseOptimizer
 
 
 class RandomSearch(BaseOptimizer):
     """Independent draws; the n-th point depends on the seed and n alone."""
+
+    LEARNS: ClassVar[bool] = False
 
     def _propose(self, count: int) -> list[Point]:
         points: list[Point] = []

@@ -52,6 +52,12 @@ def _load(name: str) -> Any:
         raise InputError(f"the optimizer {name!r} cannot be loaded: {error}") from error
 
 
+def learns(spec: Mapping[str, Any]) -> bool:
+    """Whether an optimiser heeds losses."""
+    name = spec["name"]
+    return bool(getattr(_load(DEFAULT if name == AUTO else name), "LEARNS", True))
+
+
 def _read_options(section: Section, valid: Mapping[str, Option]) -> dict[str, Any]:
     section.only((), ["name", "seed", *valid])
     options: dict[str, Any] = {}

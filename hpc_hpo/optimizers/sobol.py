@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class SobolSequence:
 
 class SobolSearch(BaseOptimizer):
     """Points of low discrepancy; random ones where the sequence finds no new one."""
+
+    LEARNS: ClassVar[bool] = False
 
     def __init__(self, space: Space, *, seed: int, budget: int | None = None) -> None:
         super().__init__(space, seed=seed, budget=budget)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import SegmentRecord, Trial
+from hpc_hpo.model import Trial
 from hpc_hpo.results.table import direction_sign
+from hpc_hpo.segment_record import SegmentRecord
 from hpc_hpo.steering.loop import DONE_REASONS
 from hpc_hpo.study.segments import plain_segments
 

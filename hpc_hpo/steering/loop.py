@@ -275,12 +275,10 @@ class Steering:
             return []
         ids = range(self._next_id, self._next_id + count)
         found = self._searches.ask(ids)
-        for number, (segment, point, like) in zip(ids, found, strict=False):
-            event: Event = {"e": "asked", "trial": number, "point": point}
+        for number, (segment, point, facts) in zip(ids, found, strict=False):
+            event: Event = {"e": "asked", "trial": number, "point": point, **facts}
             if segment is not None:
                 event["segment"] = segment
-            if like is not None:
-                event["like"] = like
             # Distinct and reproducible; 31 bits, which every library's seed takes.
             event["seed"] = (self.terms.seed * 1_000_003 + number) & 0x7FFFFFFF
             event["at"] = self._clock.now()

@@ -28,6 +28,7 @@ from hpc_hpo.steering.requests import NO_REQUESTS, Requests
 from hpc_hpo.steering.search import (
     BEST_GAIN,
     FAIR,
+    FIRST_GIVEN,
     Gains,
     Gate,
     OpenGate,
@@ -132,6 +133,9 @@ class Portfolio:
             tell_rung(seat.optimizer, trial, self._sign, len(trial.heard) - 1)
         elif seat.log is not None:
             seat.log.append(("heard", trial))
+
+    def _signed(self, loss: float | list[float] | None) -> float | None:
+        return self._sign * loss if isinstance(loss, (int, float)) else None
 
     def told(self, trial: Trial) -> None:
         """Take in the end of a trial, which the journal has."""
@@ -313,7 +317,8 @@ class Portfolio:
 
     def _ask_one(self, seat: Seat, ids: Sequence[int]) -> list[Proposal]:
         name, optimizer = seat.search.name, self._optimizer(seat)
-        found = self._from_others(seat, len(ids))
+        found = seat.given(len(ids))
+        found += self._from_others(seat, len(ids) - len(found))
         for number, proposal in zip(ids, found, strict=False):
             optimizer.adopt(number, proposal.point)
         if len(found) < len(ids):
@@ -373,7 +378,7 @@ class Portfolio:
             if best is None or point is None or canonical(point) in taken:
                 continue
             taken.add(canonical(point))
-            found.append(Proposal(seat.search.name, point, best.id))
+            found.append(Proposal(seat.search.name, point, {"like": best.id}))
         return found[:wanted]
 
     # ---------------------------------------------------------------- optimisers
@@ -381,6 +386,9 @@ class Portfolio:
     def _optimizer(self, seat: Seat) -> Optimizer:
         if seat.optimizer is None:
             made = seat.search.make(seat.record.round)
+            for number, given in enumerate(seat.record.told, FIRST_GIVEN):
+                made.adopt(number, given.point)
+                made.tell(number, self._signed(given.loss))
             log = self._log_of(seat.search.name) if seat.log is None else seat.log
             replay_into(made, log, self._sign)
             seat.optimizer, seat.log = made, None

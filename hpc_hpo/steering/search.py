@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from hpc_hpo.model import Point
@@ -15,6 +16,9 @@ from hpc_hpo.optimizers.base import Optimizer
 HALF_LIFE = 5
 #: What counts as an improvement: this much of the standard deviation of its losses so far.
 LEAST_GAIN = 0.01
+
+#: Numbers from here on, beyond any trial's, stand for results of `start_from` in optimisers.
+FIRST_GIVEN = 1 << 40
 
 FAIR, BEST_GAIN = "fair", "best-gain"
 
@@ -45,7 +49,9 @@ class Proposal(NamedTuple):
 
     segment: str | None
     point: Point
-    like: int | None = None  #: the trial of another segment that it is taken from
+    #: what the journal says of it besides: `like`, the trial of another segment that it is taken
+    #: from, or `given`, its place among the points of `start_from`
+    facts: Mapping[str, int] = MappingProxyType({})
 
 
 class Status(Enum):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import SegmentRecord, Trial
+from hpc_hpo.model import Trial
 from hpc_hpo.optimizers.base import Optimizer
-from hpc_hpo.steering.search import Gains, Search, Status
+from hpc_hpo.segment_record import SegmentRecord
+from hpc_hpo.steering.search import Gains, Proposal, Search, Status
 
 _NOT_BEGUN = SegmentRecord()
 
@@ -35,6 +36,15 @@ class Seat:
     def record(self) -> SegmentRecord:
         """What the journal says of it."""
         return self.state.segments.get(self.search.name, _NOT_BEGUN)
+
+    def given(self, count: int) -> list[Proposal]:
+        """What is left of its points of `start_from`, at most `count`."""
+        begun = self.record.begun
+        some = self.record.queued[begun : begun + count]
+        return [
+            Proposal(self.search.name, one.point, {"given": place})
+            for place, one in enumerate(some, begun)
+        ]
 
     @property
     def trials(self) -> int:

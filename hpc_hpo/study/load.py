@@ -30,6 +30,7 @@ from hpc_hpo.study.sections import (
 )
 from hpc_hpo.study.segment_reading import read_segments
 from hpc_hpo.study.segment_set import Segments, Shared
+from hpc_hpo.study.start import StartSource, read_start
 from hpc_hpo.study.submission import is_submission, load_submission
 from hpc_hpo.study.written import (
     OBJECTIVE_FORMS,
@@ -111,7 +112,12 @@ class Study(Model):
         None, alias="segments", description="models with data and a search of their own"
     )
 
+    start_spec: Any = Field(
+        None, alias="start_from", description="what the study begins with, as in [{study: ../old}]"
+    )
+
     _space: Space = PrivateAttr()
+    _start_from: tuple[StartSource, ...] = PrivateAttr(())
     _segments: Segments = PrivateAttr()
     _frozen_segments: dict[str, Any] | None = PrivateAttr()
     _document: Document = PrivateAttr()
@@ -137,6 +143,11 @@ class Study(Model):
     def segments(self) -> Segments:
         """Its segments; one without a name where the study has no such key."""
         return self._segments
+
+    @property
+    def start_from(self) -> tuple[StartSource, ...]:
+        """What it begins with."""
+        return self._start_from
 
     def with_segments(self, specs: Iterable[Mapping[str, Any]]) -> Study:
         """The study with further segments, each as an entry of ``segments.list``.
@@ -230,6 +241,8 @@ class Study(Model):
         if self._frozen_segments is not None:
             # As written: its values may be None, too, and a table stays short.
             plain["segments"] = copy.deepcopy(self._frozen_segments)
+        if self.start_spec is not None:
+            plain["start_from"] = copy.deepcopy(self.start_spec)
         if self.kind == "command":
             plain["loss"] = self.loss.spec()
         else:
@@ -285,13 +298,12 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
     expected, limit = study.trial.expected_time, study.trial.max_time
     if expected is not None and limit is not None and expected > limit:
         yield doc.problem(
-            "trial.expected_time",
-            "longer than trial.max_time: every trial would be ended",
+            "trial.expected_time", "longer than trial.max_time: every trial would be ended",
             found=doc.scalars.get("trial.expected_time"),
             valid=f"at most {doc.scalars.get('trial.max_time')}",
-        )
+        )  # fmt: skip
     if study.fidelity is not None:
-        yield from _check_fidelity(study, study.fidelity, doc)
+        yield from study.fidelity.problems(study.kind, doc)
     if study.command and not study.command[0].strip():
         yield doc.problem("command[0]", "the program's name is empty")
     # Upper case, because a command gets each as HPC_HPO_INPUT_<NAME>.
@@ -308,19 +320,6 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
                 valid="names that differ by more than case",
             )
         seen.add((item.segment, upper))
-
-
-def _check_fidelity(study: Study, spec: Fidelity, doc: Document) -> Iterator[InputError]:
-    if spec.min >= spec.max:
-        yield doc.problem(
-            "fidelity.min", "no rung is below fidelity.max", found=spec.min,
-            valid=f"less than {spec.max}",
-        )  # fmt: skip
-    if study.kind != "python":
-        yield doc.problem(
-            "fidelity", f"the steps of {study.kind} payloads are not known while they run",
-            found=spec.policy, valid="an objective that calls trial.report and trial.should_stop",
-        )  # fmt: skip
 
 
 def _parse_space(data: Mapping[str, Any], doc: Document) -> tuple[Space | None, list[InputError]]:
@@ -370,6 +369,9 @@ def parse_study(doc: Document, *, path: Path, folder: Path | None = None) -> Stu
         if space is not None:
             errors += _take_segments(study, doc, folder or path.parent)
             errors += _check_placeholders(study, doc)
+            named = {str(name): None for name in study.segments} if study.segments.named else None
+            study._start_from, found = read_start(study.start_spec, doc, named)
+            errors += found
     if errors:
         errors.sort(key=lambda e: e.line or 0)
         raise errors[0] if len(errors) == 1 else InputErrors(errors)

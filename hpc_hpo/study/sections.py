@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -22,8 +22,10 @@ from pydantic import (
     model_validator,
 )
 
+from hpc_hpo.errors import InputError
 from hpc_hpo.schema import Count, Duration, Model, PositiveDuration, Size, refuse
 from hpc_hpo.units import format_duration
+from hpc_hpo.yamlio import Document
 
 #: Prefix of the environment variables that tell a payload about its slice.
 RESERVED_ENV = "HPC_HPO_"
@@ -126,6 +128,24 @@ class Fidelity(Model):
     metric: str = Field(
         "loss", min_length=1, description="the name under which the loss is reported"
     )
+
+    def problems(self, kind: str, doc: Document) -> Iterator[InputError]:
+        """What the model cannot see of one key alone.
+
+        Args:
+            kind: of the study's payload.
+        """
+        if self.min >= self.max:
+            yield doc.problem(
+                "fidelity.min", "no rung is below fidelity.max", found=self.min,
+                valid=f"less than {self.max}",
+            )  # fmt: skip
+        if kind != "python":
+            yield doc.problem(
+                "fidelity", f"the steps of {kind} payloads are not known while they run",
+                found=self.policy,
+                valid="an objective that calls trial.report and trial.should_stop",
+            )  # fmt: skip
 
 
 def _ranks(value: Any) -> Any:
