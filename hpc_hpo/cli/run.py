@@ -148,7 +148,7 @@ def report(outcome: Outcome, sign: int, folder: Path, reason: str) -> None:
     allocated = state.allocated_s(now)
     rows = [
         ("trials", f"{states['completed']} completed, {states['failed']} failed, "
-         f"{states['paused'] + states['asked']} open"),
+         f"{states['stopped']} stopped early, {states['paused'] + states['asked']} open"),
         ("slices", ", ".join(f"{count} {end}" for end, count in ends.items() if count) or "none"),
         ("blocks", str(len(state.blocks))),
         ("workers", f"busy {duration(state.busy_s)} of {duration(allocated)} allocated"

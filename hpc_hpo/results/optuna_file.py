@@ -29,6 +29,7 @@ _STATES = {
     "paused": "RUNNING",
     "completed": "COMPLETE",
     "failed": "FAIL",
+    "stopped": "PRUNED",
 }
 #: Optuna looks for each report in its database before it writes it: of longer curves so many are
 #: taken, spread evenly, the first and the last among them.
