@@ -164,10 +164,14 @@ class Terminal:
     def __init__(self, folder: Path, columns: int, lines: int, **environment: str) -> None:
         self.master, slave = pty.openpty()
         self.resize(columns, lines)
+        # The size is the terminal's, whatever these say where the tests run; and tests that run in
+        # the background would hand on that SIGINT is ignored.
+        inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hpc_hpo.cli.main", "watch", str(folder)],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            env={**os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1", **environment},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            env={**inherited, "TERM": "xterm-256color", "PYTHONUTF8": "1", **environment},
         )  # fmt: skip
         os.close(slave)
         self.seen = ""
