@@ -20,15 +20,13 @@ from hpc_hpo.pilot.executor import log_parsl_to
 from hpc_hpo.pilot.flights import Flights
 from hpc_hpo.pilot.names import LEAD
 from hpc_hpo.pilot.patience import Patience
-from hpc_hpo.pilot.policy import Limits, LiveBlock, decide
+from hpc_hpo.pilot.policy import LEAD_SHARE, Limits, LiveBlock, decide
 from hpc_hpo.pilot.spool import SpoolReader
 
 #: Blocks in a row that end without ever registering a worker before the pilot gives up.
 MAX_STILLBORN = 3
 #: How long `stop` waits for cancelled jobs to be gone, in seconds.
 STOP_WAIT_S = 15.0
-#: A successor is requested at the earliest when this share of a block is left.
-LEAD_SHARE = 0.9
 #: Submissions refused in a row, for a reason that stays, before the pilot gives up.
 MAX_REFUSALS = 3
 #: How long a scheduler may be out of reach before the pilot gives up, in seconds.

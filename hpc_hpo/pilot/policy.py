@@ -12,6 +12,8 @@ from dataclasses import dataclass
 RELEASE_SLACK_S = 30.0
 #: A block lasts as long as another if it has at least this share of the other's time left.
 AS_LONG = 0.8
+#: A successor is requested at the earliest when this share of a block is left.
+LEAD_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,13 @@ import numpy as np
 
 from hpc_hpo.model import SliceEnd, SliceOutcome, SliceRequest
 from hpc_hpo.pilot.base import Capacity
-from hpc_hpo.pilot.policy import Limits, LiveBlock, decide
+from hpc_hpo.pilot.policy import LEAD_SHARE, Limits, LiveBlock, decide
 from hpc_hpo.pilot.queues import jobs_to_submit
 from hpc_hpo.simulate.clock import VirtualClock
 from hpc_hpo.simulate.draws import Draw
 from hpc_hpo.simulate.trials import NODE, WAIT, Course, Trials
 from hpc_hpo.site import Queue
 
-#: A successor is requested at the earliest when this share of a block is left, as ParslPilot does.
-LEAD_SHARE = 0.9
 #: Slices at the head of the queue that are tried on the blocks there are.
 TRIED = 16
 #: What becomes of allocated worker time; the parts add up to it.

@@ -125,6 +125,7 @@ def test_that_a_chain_between_two_jobs_is_waited_for(folder: StudyFolder, study_
     code, lines = watched(folder, study_file, clock)
     assert code == 3
     assert "job 77 is to go on with it" in lines
+    assert not clock.acts, "it ended before the chain did"
 
 
 def test_that_a_study_begun_afresh_in_the_same_folder_is_followed(

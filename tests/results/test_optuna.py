@@ -99,6 +99,15 @@ def test_that_distributions_conditions_and_reports_are_there(optuna: Any, tmp_pa
     assert trials[1].datetime_complete.timestamp() == ev.START
 
 
+def test_that_a_trial_stopped_early_is_a_pruned_one(optuna: Any, tmp_path: Path) -> None:
+    paused = ev.end(0, 1, "paused", "paused", reason="rung", reports=[[1, {"loss": 0.5}]])
+    early = {"e": "early", "trial": 0, "loss": 0.5, "at": ev.START + 90}
+    state = replay([ev.run(), ev.asked(0, point(0)), ev.submit(0), paused, early])
+    write_optuna(state, STUDY, tmp_path / "s.db")
+    (trial,) = load(optuna, tmp_path / "s.db").trials
+    assert trial.state.name == "PRUNED" and trial.intermediate_values == {1: 0.5}
+
+
 def test_that_optuna_s_importance_and_plots_work_with_it(optuna: Any, tmp_path: Path) -> None:
     write_optuna(replay(history()), STUDY, tmp_path / "s.db")
     study = load(optuna, tmp_path / "s.db")
