@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from hpc_hpo.errors import InputError, InputErrors
@@ -33,6 +33,8 @@ BUILT_IN = {
 }
 #: What `auto` stands for; it chooses its model by the space and the number of losses.
 AUTO, DEFAULT = "auto", "bayes"
+#: What a class of another package must have to be worth calling; see base.Optimizer.
+_MEMBERS = ("OPTIONS", "ask", "adopt", "tell", "exhausted")
 
 
 def names() -> list[str]:
@@ -41,15 +43,37 @@ def names() -> list[str]:
     return [AUTO, *BUILT_IN, *sorted(declared - BUILT_IN.keys())]
 
 
+def _declared(name: str) -> list[EntryPoint]:
+    return [e for e in entry_points(group=GROUP) if e.name == name]
+
+
 def _load(name: str) -> Any:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
-    declared = next(e for e in entry_points(group=GROUP) if e.name == name)
+    declared = _declared(name)
+    if len({e.value for e in declared}) > 1:
+        several = ", ".join(map(_whose, declared))
+        raise InputError(f"more than one package has an optimizer of that name: {several}")
     try:
-        return declared.load()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"the optimizer {name!r} cannot be loaded: {error}") from error
+        found = declared[0].load()
+    except Exception as error:  # another's module may raise anything
+        raise _broken(declared[0], "loaded", error) from error
+    lacks = [member for member in _MEMBERS if not hasattr(found, member)]
+    if lacks:
+        raise InputError(f"{_whose(declared[0])} is no optimizer: it lacks {', '.join(lacks)}")
+    return found
+
+
+def _whose(declared: EntryPoint) -> str:
+    """An optimiser of another package, and which one that is."""
+    # Entry points that no installed distribution declares exist only by hand.
+    of = f" of {declared.dist.name} {declared.dist.version}" if declared.dist else ""
+    return f"the optimizer {declared.name!r}{of} ({declared.value})"
+
+
+def _broken(declared: EntryPoint, what: str, error: Exception) -> InputError:
+    return InputError(f"{_whose(declared)} cannot be {what}: {type(error).__name__}: {error}")
 
 
 def learns(spec: Mapping[str, Any]) -> bool:
@@ -127,7 +151,14 @@ def create(
         options = _read_options(Section(content, key, problems), cls.OPTIONS)
         problems.raise_any()
         seed = int(options.pop("seed", seed))
-        made: Optimizer = cls(space, seed=seed, budget=budget, **options)
+        try:
+            made: Optimizer = cls(space, seed=seed, budget=budget, **options)
+        except InputError:
+            raise
+        except Exception as error:  # another's class may raise anything
+            if name == AUTO or name in BUILT_IN:
+                raise
+            raise _broken(_declared(str(name))[0], "made", error) from error
     except InputErrors:
         raise
     except InputError as error:

@@ -48,6 +48,8 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.study = folder / "study.yaml"
+        #: where the command's Python looks for packages first
+        self.paths = [ROOT]
         self._running: list[subprocess.Popen] = []
 
     def write(self, *, name="sleepy", trials=8, steps=20, walltime="30s", every="0.3s"):
@@ -58,7 +60,8 @@ class Workshop:
 
     def start(self, *arguments: str, **options) -> subprocess.Popen:
         """The command in the background; killed at the end of the test."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.folder)}
+        paths = os.pathsep.join(map(str, self.paths))
+        environment = {**os.environ, "PYTHONPATH": paths, "HOME": str(self.folder)}
         process = subprocess.Popen(
             [sys.executable, "-m", "hpc_hpo.cli.main", *arguments],
             cwd=self.folder,

@@ -11,6 +11,7 @@ from hpc_hpo.optimizers import registry
 from hpc_hpo.optimizers.bayes import BayesSearch
 from hpc_hpo.optimizers.random import RandomSearch
 from hpc_hpo.space import Space
+from tests.optimizers.plugin import distribution
 
 LINE = Space.parse({"x": {"float": [0, 1]}})
 
@@ -62,30 +63,57 @@ def test_that_auto_chooses_its_model_by_the_space():
     assert registry.create({"name": "auto", "n_initial": 7}, LINE, 0, budget=9).n_initial == 7
 
 
-def test_that_another_package_can_add_an_optimizer(monkeypatch):
-    class Declared:
-        name = "corner"
-
-        @staticmethod
-        def load():
-            return RandomSearch
-
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Declared()])
+def test_that_an_installed_package_adds_an_optimizer(tmp_path, monkeypatch):
+    code = "from hpc_hpo.optimizers.random import RandomSearch\nclass Corner(RandomSearch): pass\n"
+    monkeypatch.syspath_prepend(str(distribution(tmp_path, "corner_hpo", code, "corner", "Corner")))
     assert registry.names() == ["auto", *registry.BUILT_IN, "corner"]
-    assert isinstance(registry.create("corner", LINE, 0), RandomSearch)
+    made = registry.create("corner", LINE, 3)
+    assert type(made).__name__ == "Corner"
+    assert made.ask([0]) == registry.create("random", LINE, 3).ask([0])
 
 
-def test_that_an_optimizer_of_a_broken_package_is_refused_without_a_traceback(monkeypatch):
-    class Broken:
-        name = "corner"
+BARE = "class Corner:\n    OPTIONS = {}\n"
 
-        @staticmethod
-        def load():
-            raise ImportError("no module named corner")
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Broken()])
-    with pytest.raises(InputError, match="optimizer: the optimizer 'corner' cannot be loaded"):
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import hpc_none", "cannot be loaded: ModuleNotFoundError: No module named 'hpc_none'"),
+        ("other = 1", "cannot be loaded: AttributeError: module 'broken_hpo' has no attribute"),
+        ("1 / 0", "cannot be loaded: ZeroDivisionError: division by zero"),
+        ("def Corner(:", "cannot be loaded: SyntaxError: "),
+        (BARE, "is no optimizer: it lacks ask, adopt, tell, exhausted"),
+        (
+            BARE + "    ask = adopt = tell = exhausted = None\n",
+            "cannot be made: TypeError: Corner() takes no arguments",
+        ),
+    ],
+)
+def test_that_a_broken_package_is_named_in_one_error(tmp_path, monkeypatch, code, expected):
+    monkeypatch.syspath_prepend(str(distribution(tmp_path, "broken_hpo", code, "corner", "Corner")))
+    monkeypatch.delitem(sys.modules, "broken_hpo", raising=False)
+    with pytest.raises(InputError) as caught:
+        registry.create({"name": "corner"}, LINE, 0, file="s.yaml")
+    whose = "s.yaml: optimizer: the optimizer 'corner' of broken-hpo 1.2 (broken_hpo:Corner) "
+    assert str(caught.value).startswith(whose + expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_that_one_name_of_two_packages_is_refused_with_both(tmp_path, monkeypatch):
+    for name in ("one_hpo", "two_hpo"):
+        folder = distribution(tmp_path / name, name, "Corner = None", "corner", "Corner")
+        monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(InputError, match=r"one-hpo 1\.2.*two-hpo 1\.2|two-hpo.*one-hpo"):
         registry.create("corner", LINE, 0)
+
+
+def test_that_a_fault_in_an_optimizer_of_ours_is_not_taken_for_a_mistake_of_the_user(monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(RandomSearch, "__init__", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        registry.create("random", LINE, 0)
 
 
 def test_that_the_built_in_table_and_the_declared_entry_points_agree():
