@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from hpc_hpo.errors import InputError
 from hpc_hpo.journal import StudyState
 from hpc_hpo.launch import open_study, site_of
 from hpc_hpo.simulate.draws import Draw, parse_draw
+from hpc_hpo.simulate.objectives import Maker, objective_named
 from hpc_hpo.simulate.run import Assumptions, Simulated, prepare, simulate
+from hpc_hpo.simulate.table import Table
 from hpc_hpo.study import Study
 from hpc_hpo.units import DURATION_FORMS, format_duration, parse_duration
 
@@ -32,24 +33,20 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
         raise InputError(str(error), key=param.opts[0], found=value, valid=DURATION_FORMS) from None
 
 
-def _function(text: str) -> Any:
-    """The function that `module:function` names.
-
-    Raises:
-        InputError: there is none.
-    """
-    module, _, name = text.partition(":")
+def _losses(study: Study, options: dict[str, Any]) -> tuple[Table | None, Maker | None]:
+    """The table that is asked for, and what makes objectives."""
+    function, file, seed = options["objective"], options["table"], options["seed"]
+    if file is not None:
+        if function is not None:
+            raise InputError("a table has the losses already", key="--objective", found=function,
+                             valid="one of --objective and --table")  # fmt: skip
+        table = Table(file, study, seed)
+        return table, table.maker
+    if function is None:
+        return None, None
     sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(import_module(module), name)
-        if not callable(found):
-            raise TypeError(f"{name} is no function")
-        return found
-    except Exception as error:
-        raise InputError(
-            f"cannot be imported: {type(error).__name__}: {error}", key="--objective", found=text,
-            valid="module:function, importable from here, of a point (a dict)",
-        ) from None  # fmt: skip
+        return None, objective_named(function, study, seed)
     finally:
         sys.path.pop(0)
 
@@ -83,8 +80,8 @@ class _Progress:
 @click.option("--blocks", type=click.IntRange(1), help="Blocks at one time.")
 @click.option("--trials", type=click.IntRange(1), help="The budget.")
 @click.option("--trial-time", callback=_draw, help="As in 10m or 'lognormal(600, 0.5)'.")
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True,
-              help="Of a trial, between which it can pause.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1),
+              help="Of a trial, where it can pause; default: fidelity.max or 20.")  # fmt: skip
 @click.option("--checkpoints/--no-checkpoints", default=None, help="Whether trials have them.")
 @click.option("--checkpoint-time", default="5s", show_default=True, callback=_seconds,
               help="To write one.")  # fmt: skip
@@ -98,7 +95,9 @@ class _Progress:
 @click.option("--time", "stop_s", callback=_seconds, help="Ends the simulation after so long.")
 @click.option("--cpu", type=click.FloatRange(0), default=1.0, show_default=True,
               help="Scales steering's CPU time; with 0, equal seeds give equal runs.")  # fmt: skip
-@click.option("--objective", help="module:function of a point; default: a smooth function.")
+@click.option("--objective", help="A test function's name, or module:function of a point.")
+@click.option("--table", type=click.Path(path_type=Path),
+              help="A CSV file of points with their losses, in place of a function.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="A new folder for the journal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, times in seconds.")
@@ -114,13 +113,21 @@ def simulate_command(path: Path, site_name: str | None, as_json: bool, **options
         study, site, nodes=options["nodes"], walltime_s=options["walltime"],
         blocks=options["blocks"],
     )  # fmt: skip
+    table, maker = _losses(study, options)
+    trial_time = options["trial_time"]
+    if trial_time is None:
+        seconds = table.mean_s if table is not None else None
+        trial_time = Draw("constant", (seconds,)) if seconds is not None else _expected(study)
+    elif table is not None:
+        table.timeless()
     given = Assumptions(
-        trial_time=options["trial_time"] or _expected(study), steps=options["steps"],
+        trial_time=trial_time,
+        steps=options["steps"] or (table.steps if table and not study.fidelity else None),
         resumable=options["checkpoints"], checkpoint_s=options["checkpoint_time"],
         fails=options["fail"], queue_wait=options["queue_wait"], start_up=options["start_up"],
         mtbf_s=options["mtbf"] or None, stop_s=options["stop_s"],
         trials=options["trials"], cpu=options["cpu"], seed=options["seed"],
-        loss=_function(options["objective"]) if options["objective"] else None,
+        objective=maker,
     )  # fmt: skip
     progress = _Progress(options["trials"] or study.segments.total_trials)
     try:
@@ -130,7 +137,7 @@ def simulate_command(path: Path, site_name: str | None, as_json: bool, **options
     if as_json:
         click.echo(json.dumps({"site": site.name, **found.plain()}))
     else:
-        _report(found, site.name)
+        _report(found, site.name, table)
 
 
 def _expected(study: Study) -> Draw:
@@ -143,15 +150,16 @@ def _expected(study: Study) -> Draw:
     return Draw("constant", (expected,))
 
 
-def _report(found: Simulated, site: str) -> None:
+def _report(found: Simulated, site: str, table: Table | None) -> None:
     states, blocks, total = found.state.trial_states, found.study.blocks, found.allocated_s or 1.0
     click.echo(f"{found.study.name} at {site}, simulated: {blocks.words()}")
     rows = [
         ("utilisation", f"{found.utilisation:.2%} of {duration(found.allocated_s)} of workers"),
         *(("", f"{share / total:8.3%}  {name}, {duration(share)}")
           for name, share in found.parts.items() if share),
-        ("trials", f"{states['completed']} completed, {states['failed']} failed, "
-         f"{len(found.state.trials)} begun"),
+        ("trials", f"{states['completed']} completed, "
+         + (f"{states['stopped']} stopped early, " if found.study.fidelity else "")
+         + f"{states['failed']} failed, {len(found.state.trials)} begun"),
         ("node-hours", f"{found.node_hours:.1f}"),
         ("finished in", duration(found.finish_s) + f" ({found.reason})"),
         ("jobs", f"{found.jobs}, at most {found.most_waiting} waiting"),
@@ -164,4 +172,7 @@ def _report(found: Simulated, site: str) -> None:
         at, loss = found.best[-1]
         when = format_duration(round(at))
         rows.append(("best", f"loss {value_text(loss)} of the assumed objective, after {when}"))
+    if table is not None:
+        asked, exact = table.use()
+        rows.append(("table", f"{exact} of {asked} points are in it, the others took the nearest"))
     echo_rows(rows)

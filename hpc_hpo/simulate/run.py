@@ -17,7 +17,7 @@ from hpc_hpo.errors import InputError
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import Journal, StudyState
 from hpc_hpo.launch import freeze
-from hpc_hpo.model import TASK_FILE, Point
+from hpc_hpo.model import TASK_FILE
 from hpc_hpo.optimizers.ready import with_queue
 from hpc_hpo.pilot.base import Capacity
 from hpc_hpo.pilot.queues import check_queue, longest_walltime, queue_of
@@ -26,8 +26,9 @@ from hpc_hpo.plan import is_resumable, resolve_blocks
 from hpc_hpo.simulate.clock import START, VirtualClock
 from hpc_hpo.simulate.draws import Draw
 from hpc_hpo.simulate.helper import VirtualHelper
+from hpc_hpo.simulate.objectives import Maker, Objective, smooth
 from hpc_hpo.simulate.site import PARTS, Conditions, ModelPilot
-from hpc_hpo.simulate.trials import Trials, smooth_loss
+from hpc_hpo.simulate.trials import Trials
 from hpc_hpo.site import Site
 from hpc_hpo.steering.loop import Steering
 from hpc_hpo.steering.opening import make_optimizer, search_of
@@ -37,6 +38,8 @@ from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.study import Study
 from hpc_hpo.version import __version__
 
+#: Of a trial, where nothing says how many it has.
+STEPS = 20
 HOUR, MINUTE = Draw("constant", (3600.0,)), Draw("constant", (60.0,))
 
 
@@ -46,17 +49,18 @@ class Assumptions:
 
     Attributes:
         trial_time: of a trial; see trials.Trials for this and the next ones.
+        steps: None = fidelity.max where trials may be stopped early, else STEPS.
         resumable: None = as the study's kind of objective lets one expect.
         start_up, queue_wait, mtbf_s, dispatch_s, submit_cpu_s: see site.Conditions.
         stop_s: the simulation ends after so much virtual time; None = with the study.
         trials: in place of the study's budget; only without segments.
         cpu: virtual seconds that a second of steering's CPU time takes; 0 = none.
         fit_s: CPU seconds that fits of models may really take.
-        loss: of a point; None = a smooth function of it.
+        objective: makes that of a segment; None = a smooth function of its points.
     """
 
     trial_time: Draw
-    steps: int = 20
+    steps: int | None = None
     resumable: bool | None = None
     checkpoint_s: float = 5.0
     fails: float = 0.0
@@ -70,7 +74,7 @@ class Assumptions:
     cpu: float = 1.0
     fit_s: float = 60.0
     seed: int = 0
-    loss: Callable[[Point], float] | None = None
+    objective: Maker | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class Simulated:
             "parts": {k: {"worker_seconds": v, "share": v / total} for k, v in self.parts.items()},
             "node_hours": self.node_hours, "finish_seconds": self.finish_s, "jobs": self.jobs,
             "trials": {"completed": states["completed"], "failed": states["failed"],
+                       "stopped": states["stopped"],
                        "total": len(self.state.trials)},
             "slices": {k: v for k, v in self.state.slice_ends.items() if v},
             "steering_cpu_seconds": self.steering_cpu_s, "fits": self.fits,
@@ -176,6 +181,35 @@ def _place(study: Study, keep: Path | None) -> Iterator[StudyFolder]:
     yield folder
 
 
+def steps_of(study: Study, given: int | None) -> int:
+    """Steps of a trial.
+
+    Raises:
+        InputError: the study says another number.
+    """
+    fidelity = study.fidelity
+    if fidelity is None:
+        return given or STEPS
+    if given not in (None, fidelity.max):
+        raise InputError("the study's fidelity.max says how many steps a trial has", key="--steps",
+                         found=given, valid=str(fidelity.max))  # fmt: skip
+    return fidelity.max
+
+
+def _objectives(study: Study, make: Maker) -> Callable[[str | None], Objective]:
+    """Of a segment, made when its first trial needs it."""
+    made: dict[str | None, Objective] = {}
+
+    def of(name: str | None) -> Objective:
+        if name not in made:
+            made[name] = make(name, study.segments[name].space)
+        return made[name]
+
+    # What is wrong for all is said before anything is simulated.
+    of(next(iter(study.segments)))
+    return of
+
+
 def simulate(
     study: Study, site: Site, given: Assumptions, *, keep: Path | None = None,
     observe: Callable[[StudyState, float], None] = lambda state, seconds: None,
@@ -188,15 +222,18 @@ def simulate(
         observe: called now and then with the state and the virtual seconds so far.
 
     Raises:
-        InputError: `keep` is not empty.
+        InputError: `keep` is not empty, the objective has no loss for a point, or the steps are
+            not those of the study.
     """
     if given.trials is not None and study.segments.named:
         raise InputError("the study's segments have budgets of their own", key="--trials")
     shapes, resumable = Shapes(study, site), given.resumable
     trials = Trials(
-        given.trial_time, given.steps, is_resumable(study) if resumable is None else resumable,
+        given.trial_time, steps_of(study, given.steps),
+        is_resumable(study) if resumable is None else resumable,
         given.checkpoint_s, study.checkpoint.every, given.fails, given.seed,
-        given.loss or smooth_loss(study.space, given.seed),
+        _objectives(study, given.objective or smooth(study, given.seed)),
+        study.fidelity.metric if study.fidelity is not None else None,
     )  # fmt: skip
     clock = VirtualClock(given.cpu)
     conditions = Conditions(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hpc_hpo.model import CheckpointInfo, Pace, Point, SliceEnd, SliceOutcome, SliceRequest
+from hpc_hpo.model import CheckpointInfo, Pace, SliceEnd, SliceOutcome, SliceRequest
 from hpc_hpo.simulate.draws import Draw
-from hpc_hpo.space import Space
+from hpc_hpo.simulate.objectives import Objective
 
 #: Purposes of random numbers, so that none depends on another's.
 TIME, FAILURE, WAIT, NODE = 1, 2, 3, 4
@@ -21,13 +21,14 @@ class Trials:
     """The trials of a simulated study; times in seconds.
 
     Attributes:
-        time: of a whole trial on one worker, without checkpoints.
-        steps: between which a trial can pause, and which it reports.
+        time: of a whole trial on one worker, without checkpoints, where its objective does not say.
+        steps: between which a trial can pause.
         resumable: it goes on from a checkpoint.
         checkpoint_s: to write one.
         every_s: between two that it writes without being asked.
         fails: probability that a slice ends with the payload's own error.
-        loss: of a point.
+        objective: of the segment with this name.
+        metric: the name under which trials report a loss at every step; None = they do not.
     """
 
     time: Draw
@@ -37,15 +38,22 @@ class Trials:
     every_s: float
     fails: float
     seed: int
-    loss: Callable[[Point], float]
+    objective: Callable[[str | None], Objective]
+    metric: str | None = None
     #: steps that are safe, of each trial that has a checkpoint
     saved: dict[int, int] = field(default_factory=dict)
 
-    def step_s(self, trial: int) -> float:
+    def step_s(self, request: SliceRequest) -> float:
         """Length of a step, with its part of the periodic checkpoints."""
-        whole = self.time(np.random.default_rng([self.seed, TIME, trial]))
+        whole = self.of(request).seconds(request["point"])
+        if whole is None:
+            whole = self.time(np.random.default_rng([self.seed, TIME, request["trial"]]))
         slower = 1 + self.checkpoint_s / self.every_s if self.resumable else 1.0
         return max(whole, 1e-6) / self.steps * slower
+
+    def of(self, request: SliceRequest) -> Objective:
+        """The objective of a slice's trial."""
+        return self.objective(request["segment"]["name"] if "segment" in request else None)
 
 
 @dataclass
@@ -67,7 +75,8 @@ class Course:
 
     def __post_init__(self) -> None:
         self.first = self.trials.saved.get(self.request["trial"], 0)
-        self.step_s = self.trials.step_s(self.request["trial"])
+        self.step_s = self.trials.step_s(self.request)
+        self.step = self.first
 
     def follow(self, deadline: float, margin_s: float, reason: str) -> None:
         """Find out how it ends in a block that is over at `deadline`."""
@@ -89,13 +98,10 @@ class Course:
                 self.outcome["error"] = {"kind": "exception", "message": "a modelled failure"}
         if not self.outcome:
             self.ends += t.checkpoint_s if why else 0.0
-            self._close(SliceEnd.PAUSED if why else SliceEnd.COMPLETED, last, bool(why))
+            end = SliceEnd.PAUSED if why else SliceEnd.COMPLETED
+            self._close(end, last, bool(why) and t.resumable)
             if why:
                 self.outcome["reason"] = why
-            else:
-                self.outcome["loss"] = t.loss(request["point"])
-            if rung is not None and last >= rung:
-                self.outcome["reports"] = [[rung, {"loss": t.loss(request["point"])}]]
         if self.ends > deadline:
             self.cut(deadline, SliceEnd.LOST, "walltime")
 
@@ -110,7 +116,7 @@ class Course:
             self.outcome["reason"] = reason
 
     def _close(self, end: SliceEnd, step: int, commits: bool) -> None:
-        t, request = self.trials, self.request
+        t, request, self.step = self.trials, self.request, step
         length = self.ends - self.started
         self.outcome = SliceOutcome(
             run=request["run"], trial=request["trial"], slice=request["slice"], end=end.value,
@@ -139,26 +145,30 @@ class Course:
             )
 
     def settle(self) -> None:
-        """It has ended: what it committed is safe."""
+        """It has ended: what it committed is safe, and what it found is told."""
+        if self.outcome["end"] in (SliceEnd.COMPLETED.value, SliceEnd.PAUSED.value):
+            self._tell()
         checkpoint = self.outcome.get("checkpoint")
         if checkpoint is not None and checkpoint["step"] is not None:
             self.trials.saved[self.request["trial"]] = checkpoint["step"]
         if self.outcome["end"] == SliceEnd.COMPLETED.value:
             self.trials.saved.pop(self.request["trial"], None)
 
-
-def smooth_loss(space: Space, seed: int) -> Callable[[Point], float]:
-    """A smooth function of a space's points with several minima: a bowl with random waves."""
-    rng = np.random.default_rng([seed, 5])
-    dims = max(1, space.dims)
-    centre, waves = rng.uniform(0.2, 0.8, dims), rng.normal(0.0, 5.0, (8, dims))
-    phases, heights = rng.uniform(0.0, 2 * np.pi, 8), rng.uniform(0.02, 0.08, 8)
-
-    def loss(point: Point) -> float:
-        unit = space.to_unit(point)
-        if not len(unit):
-            return 0.0
-        bowl = float(((unit - centre) ** 2).mean())
-        return bowl + float(heights @ (1 + np.cos(waves @ unit + phases)))
-
-    return loss
+    def _tell(self) -> None:
+        t, point = self.trials, self.request["point"]
+        objective = t.of(self.request)
+        if t.metric is not None:
+            begin = max(self.first, self.request.get("known_step", -1))
+            found = [[step, {t.metric: objective.loss(point, step, t.steps)}]
+                     for step in range(begin + 1, self.step + 1)]  # fmt: skip
+            if found:
+                self.outcome["reports"] = found
+        if self.outcome["end"] == SliceEnd.COMPLETED.value:
+            loss = objective.loss(point, t.steps, t.steps)
+            self.outcome["loss"] = loss
+            if not math.isfinite(loss):
+                del self.outcome["loss"]
+                self.outcome["end"] = SliceEnd.FAILED.value
+                message = f"the loss is {loss}, not a finite number"
+                self.outcome["error"] = {"kind": "loss", "message": message}
+                self.useful_s = self.overhead_s = 0.0

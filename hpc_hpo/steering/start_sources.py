@@ -148,8 +148,8 @@ def _from_csv(source: StartSource, study: Study, key: str) -> Content:
             continue
         values = {}
         for column, name in columns.items():
-            value = _cell(cells[column], domains.get(name))
-            if value is not _ABSENT:
+            value = cell_value(cells[column], domains.get(name))
+            if value is not ABSENT:
                 values[name] = value
         segment = (cells.get("segment") or None) if content.segmented else None
         content.rows.append(Row(values, loss, segment, where))
@@ -183,14 +183,16 @@ def _domains(study: Study, source: StartSource) -> dict[str, Domain]:
     return {**found, **{old: found[new] for old, new in source.rename.items() if new in found}}
 
 
-_ABSENT = object()
+#: What an empty cell is: no value at all.
+ABSENT = object()
 
 
-def _cell(text: str, domain: Domain | None) -> Any:
-    """A cell as a value: choices as they are written, numbers, else JSON, else text."""
+def cell_value(text: str, domain: Domain | None) -> Any:
+    """A cell of a CSV file as a value: choices as they are written, numbers, else JSON, else text;
+    ABSENT where it is empty."""
     choices = domain.values if isinstance(domain, Choice) else ()
     if text == "":
-        return None if None in choices and "" not in choices else _ABSENT
+        return None if None in choices and "" not in choices else ABSENT
     if text in choices:
         return text
     try:
