@@ -19,6 +19,8 @@ import yaml
 
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import Event, Journal
+from hpc_hpo.steering.fidelity.asha import Asha
+from hpc_hpo.steering.fidelity.base import Standing
 
 START = 1_760_000_000.0
 SPACE = {
@@ -29,6 +31,8 @@ SPACE = {
     "dropout": {"float": [0.0, 0.6]},
     "activation": {"choice": ["relu", "tanh", "gelu"]},
 }
+#: One of so many goes on from a rung.
+ETA = 3
 #: What payloads say when they fail: kind, message, end of the log.
 ERRORS = (
     ("exception", "CUDA out of memory: tried to allocate {n} MiB", "step {n}\nRuntimeError: CUDA"),
@@ -45,7 +49,7 @@ class Shape:
         trials: of each segment.
         segments: names with their values; the one of None is a study without segments.
         steps: reports of a whole trial.
-        rungs: steps at which a trial pauses; about half of them go no further.
+        rung: ASHA's first; 0: no trial is stopped early.
         blocks: that run at one time, each of `nodes` nodes with `per_node` workers.
         walltime: of a block, in seconds.
         step_s: seconds of a step.
@@ -55,7 +59,7 @@ class Shape:
     trials: int = 200
     segments: dict[str | None, dict[str, Any]] = field(default_factory=lambda: {None: {}})
     steps: int = 30
-    rungs: tuple[int, ...] = (10,)
+    rung: int = 0
     blocks: int = 2
     nodes: int = 2
     per_node: int = 4
@@ -76,6 +80,11 @@ def fifteen_segments(trials: int) -> Shape:
     return Shape(trials, names)
 
 
+def early_stopping(trials: int) -> Shape:
+    """ASHA with rungs at 3 and 9 of 27 steps: most trials are stopped early."""
+    return Shape(trials, steps=27, rung=3)
+
+
 def study_spec(shape: Shape) -> dict[str, Any]:
     """The study file, as plain data."""
     spec: dict[str, Any] = {
@@ -89,6 +98,8 @@ def study_spec(shape: Shape) -> dict[str, Any]:
         "trial": {"expected_time": "30m", "max_time": "4h"},
         "blocks": {"nodes": shape.nodes, "workers_per_node": shape.per_node, "max": shape.blocks},
     }
+    if shape.rung:
+        spec["fidelity"] = {"policy": "asha", "min": shape.rung, "max": shape.steps, "eta": ETA}
     if None not in shape.segments:
         spec["segments"] = {"list": [{"name": n, "values": v} for n, v in shape.segments.items()]}
     return spec
@@ -127,6 +138,7 @@ class _Job:
     step: int = 0
     attempts: int = 0
     fails: bool = False
+    until: int | None = None  #: the step of its next rung
 
 
 class _Machine:
@@ -136,6 +148,9 @@ class _Machine:
         self.shape = shape
         self.rng = np.random.default_rng(shape.seed)
         self.waiting: list[_Job] = []
+        self.resting: dict[int, _Job] = {}
+        steps = (shape.rung or shape.steps, shape.steps, ETA)
+        self.policies = {name: Asha(*steps) for name in shape.segments}
         self.best: dict[str | None, tuple[float, dict[str, Any]]] = {}
         names = list(shape.segments)
         self.turns = (n for _ in range(shape.trials) for n in names)
@@ -159,6 +174,9 @@ class _Machine:
         while self.agenda:
             at, _, what = heapq.heappop(self.agenda)
             yield from getattr(self, what[0])(at, *what[1:])
+        for job in self.resting.values():
+            loss = self.report(job, job.step)["loss"]
+            yield {"e": "early", "trial": job.number, "loss": loss, "at": at}
         yield {"e": "stop", "run": 1, "at": at + 1, "reason": "budget", "cpu": at / 1e7}
 
     def request(self, at: float) -> Iterator[Event]:
@@ -191,6 +209,8 @@ class _Machine:
             return
         if self.waiting:
             job = self.waiting.pop(0)
+        elif (ripe := self.ripe()) is not None:
+            job = ripe
         else:
             segment = next(self.turns, ...)
             if segment is ...:
@@ -210,7 +230,7 @@ class _Machine:
         shape = self.shape
         pace = shape.step_s * (0.6 + 0.2 * job.point["layers"]) * (0.9 + 0.2 * self.rng.random())
         fits = int((place[1] - at - 20) / pace)
-        rung = next((r for r in shape.rungs if r > job.step), shape.steps)
+        rung = job.until or shape.steps
         goal = min(rung, shape.steps, job.step + max(fits, 0))
         facts: dict[str, Any] = {}
         if self.rng.random() < shape.lost_share:
@@ -261,20 +281,31 @@ class _Machine:
         elif end == "paused" and facts["reason"] == "walltime":
             self.waiting.append(job)
         elif end == "paused":
-            hopeless = job.floor > 0.4 and self.rng.random() < 0.9
-            if hopeless:
-                event["state"], event["end"] = "completed", "completed"
-                event["loss"] = self.report(job, goal)["loss"]
-            else:
-                self.waiting.append(job)
+            losses = [self.report(job, step)["loss"] for step in range(1, goal + 1)]
+            mean = sum(losses) / goal
+            standing = Standing(job.number, goal, losses[-1], min(losses), mean)
+            self.policies[job.segment].reached(standing)
+            self.resting[job.number] = job
         elif end == "failed":
             job.attempts += 1
             if job.attempts < 2:
                 event["state"] = "paused"
                 job.fails = self.rng.random() < 0.5
                 self.waiting.append(job)
+        if event["state"] in ("completed", "failed"):
+            self.policies[job.segment].ended(job.number)
         yield event
         self.plan(at + 0.2, "free", place)
+
+    def ripe(self) -> _Job | None:
+        """A trial that goes on from its rung."""
+        for policy in self.policies.values():
+            if (found := policy.ripe()) is not None:
+                policy.went_on(found[0])
+                job = self.resting.pop(found[0])
+                job.until = found[1]
+                return job
+        return None
 
     def ask(self, segment: str | None) -> _Job:
         point = self.draw(segment)
@@ -288,7 +319,8 @@ class _Machine:
             + 0.02 * float(self.rng.exponential())
         )
         fails = bool(self.rng.random() < self.shape.failed_share)
-        job = _Job(self.asked, segment, point, floor, fails=fails)
+        until = self.policies[segment].begun(self.asked)
+        job = _Job(self.asked, segment, point, floor, fails=fails, until=until)
         self.asked += 1
         return job
 

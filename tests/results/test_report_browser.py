@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.simulated import Shape, fifteen_segments, write_study
+from benchmarks.simulated import Shape, early_stopping, fifteen_segments, write_study
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import read_events, replay
 from hpc_hpo.results.report.material import Material
@@ -110,29 +110,43 @@ def test_that_every_plot_of_two_hundred_trials_has_data(browser: Any, small: Pat
     opened.context.close()
 
 
+#: Where each of some slices lies on the screen once it is scrolled to, and what it is to tell.
+PLACE = """([trace, i]) => {
+  const plot = document.getElementById('timeline-plot'), l = plot._fullLayout;
+  const own = plot.data.filter(t => t.meta === 'slices')[trace];
+  const box = plot.querySelector('.nsewdrag').getBoundingClientRect();
+  window.scrollBy(0, box.top + l.yaxis.d2p(own.y[i]) - 400);
+  const now = plot.querySelector('.nsewdrag').getBoundingClientRect();
+  return {x: now.left + l.xaxis.d2p(own.base[i] + own.x[i] / 2), y: now.top + l.yaxis.d2p(own.y[i]),
+          width: l.xaxis.d2p(own.x[i]) - l.xaxis.d2p(0), text: own.hovertext[i].split(',')[0]};
+}"""
+
+
 def test_that_hovering_a_slice_shows_its_trial(browser: Any, small: Path) -> None:
     opened = Opened(browser, small)
     page = opened.page
     page.locator("#timeline-plot").scroll_into_view_if_needed()
-    # A long slice in the middle of the plot: where it lies on the screen, and whose it is.
-    at = page.evaluate(
-        """() => {
-          const plot = document.getElementById('timeline-plot'), l = plot._fullLayout;
-          const trace = plot.data.filter(t => t.meta === 'slices')[0];
-          const i = trace.x.reduce((best, x, k) => x > trace.x[best] ? k : best, 0);
-          const box = plot.querySelector('.nsewdrag').getBoundingClientRect();
-          window.scrollBy(0, box.top + l.yaxis.d2p(trace.y[i]) - 400);
-          const now = plot.querySelector('.nsewdrag').getBoundingClientRect();
-          return {x: now.left + l.xaxis.d2p(trace.base[i] + trace.x[i] / 2),
-                  y: now.top + l.yaxis.d2p(trace.y[i]), text: trace.hovertext[i].split(',')[0]};
-        }"""
+    counts = page.evaluate(
+        "document.getElementById('timeline-plot').data.filter(t => t.meta === 'slices')"
+        ".map(t => t.x.length)"
     )
-    page.mouse.move(at["x"] - 3, at["y"])
-    page.mouse.move(at["x"], at["y"], steps=3)
-    page.wait_for_selector("#timeline-plot .hoverlayer .hovertext", timeout=10_000)
-    assert at["text"].startswith("trial ")
-    assert at["text"] + "," in str(page.locator("#timeline-plot .hoverlayer").text_content())
-    assert page.locator("#slice-panel").inner_text().startswith(at["text"] + ",")
+    # Those of every end, long ones and short ones, over the whole plot.
+    some = [(t, i) for t, n in enumerate(counts) for i in range(0, n, max(1, n // 6))]
+    told = 0
+    for trace, i in some:
+        at = page.evaluate(PLACE, [trace, i])
+        if at["width"] < 3:
+            continue
+        page.mouse.move(5, 5)
+        page.wait_for_selector("#timeline-plot .hoverlayer .hovertext", state="detached")
+        page.mouse.move(at["x"] - 1, at["y"])
+        page.mouse.move(at["x"], at["y"])
+        page.wait_for_selector("#timeline-plot .hoverlayer .hovertext", timeout=10_000)
+        assert at["text"].startswith("trial ")
+        assert at["text"] + "," in str(page.locator("#timeline-plot .hoverlayer").text_content())
+        assert page.locator("#slice-panel").inner_text().startswith(at["text"] + ",")
+        told += 1
+    assert told > 15
     opened.context.close()
 
 
@@ -171,6 +185,42 @@ def test_that_fifteen_segments_have_their_plots_and_their_heat_map(
         empty = [plot for plot in (*PLOTS, "pooled-plot") if opened.points(plot) == 0]
         assert not empty, name
     assert opened.complaints == []
+    opened.context.close()
+
+
+def test_that_the_rungs_of_a_study_stopped_early_are_drawn_and_told(
+    browser: Any, tmp_path: Path
+) -> None:
+    opened = Opened(browser, report_of(write_study(tmp_path, early_stopping(200))))
+    page = opened.page
+    assert [plot for plot in PLOTS if opened.points(plot) == 0] == []
+    drawn = page.evaluate(
+        "(p => [p.layout.shapes.map(s => s.x0), p.data.map(t => t.name).filter(n => n)])"
+        "(document.getElementById('curves-plot'))"
+    )
+    assert drawn[0] == [3, 9]
+    assert "stopped early, or not completed" in drawn[1]
+    assert "stopped early" in page.locator("#history figcaption").inner_text()
+    opened.context.close()
+
+
+def test_that_slices_and_contours_are_of_the_chosen_pair(browser: Any, small: Path) -> None:
+    opened = Opened(browser, small)
+    page = opened.page
+    page.get_by_role("combobox", name="first parameter").select_option(label="lr")
+    page.get_by_role("combobox", name="second parameter").select_option(label="dropout")
+    titles = page.evaluate(
+        """['slice-plot-0', 'slice-plot-1', 'contour-plot'].map(id => {
+          const l = document.getElementById(id).layout;
+          return [l.xaxis.title.text, l.yaxis.title.text, l.xaxis.type];
+        })"""
+    )
+    assert titles == [
+        ["lr", "loss", "log"], ["dropout", "loss", "linear"], ["lr", "dropout", "log"]
+    ]  # fmt: skip
+    assert page.evaluate("document.getElementById('contour-plot').data[0].type") == "contour"
+    labels = page.locator("#slice-plot-0 .xtick text").all_text_contents()
+    assert "0.001" in labels and "0.01" in labels
     opened.context.close()
 
 

@@ -1,4 +1,9 @@
 // Studies over each other.
+// A key path may be broken after its dots.
+function breakable(key) {
+  return el("span", {}, key.split(/(?<=\.)/).flatMap((part) => [part, el("wbr")]));
+}
+
 const compared = { by: "n", segment: null };
 
 function compareGroups(study) {
@@ -19,7 +24,7 @@ function compareFigure() {
     });
   });
   if (!traces.length) return "No trial has a loss yet.";
-  return { data: traces, layout: { height: 420, xaxis: axis(AXES[compared.by], { rangemode: "tozero" }), yaxis: axis("best loss so far", { type: lossType(traces.flatMap((t) => t.y)) }) } };
+  return { data: traces, layout: { height: 420, xaxis: axis(AXES[compared.by], { rangemode: "tozero" }), yaxis: lossAxis("best loss so far", traces.flatMap((t) => t.y)) } };
 }
 
 function comparePage() {
@@ -51,7 +56,7 @@ function comparePage() {
   ];
   section("numbers", "Numbers", "Numbers", table(["", ...studies.map((s) => s.label)], numbers.map(([name, get]) => [name, ...studies.map(get)]), { label: "numbers" }));
   const differ = data.settings.filter((r) => r.differs), same = data.settings.filter((r) => !r.differs);
-  const rows = (some) => some.map((r) => ({ mark: r.differs ? "differs" : null, cells: [r.key, ...r.values.map((v) => v === null ? "\u2013" : v)] }));
+  const rows = (some) => some.map((r) => ({ mark: r.differs ? "differs" : null, cells: [breakable(r.key), ...r.values.map((v) => v === null ? "\u2013" : v)] }));
   const heads = ["setting", ...studies.map((s) => s.label)];
   section("settings", "Settings", "Settings", differ.length ? table(heads, rows(differ), { label: "settings that differ" }) : empty("All settings are the same."),
     el("details", {}, el("summary", {}, `${plural(same.length, "setting")} that are the same`), table(heads, rows(same), { label: "settings that are the same" })));

@@ -75,7 +75,7 @@ function percent(share) {
 // Okabe and Ito's palette: told apart with every kind of colour vision. Patterns tell, too.
 const ENDS = {
   completed: { colour: "#009E73", pattern: "", words: "completed" },
-  paused: { colour: "#56B4E9", pattern: "", words: "paused, to go on" },
+  paused: { colour: "#56B4E9", pattern: "", words: "paused" },
   failed: { colour: "#D55E00", pattern: "x", words: "failed" },
   lost: { colour: "#CC79A7", pattern: "\\", words: "lost" },
   fenced: { colour: "#F0E442", pattern: "|", words: "superseded" },
@@ -114,7 +114,7 @@ function table(heads, rows, options = {}) {
   const kind = (column) => numeric.includes(column) ? "n" : "wrap";
   const head = el("tr", {}, heads.map((text, i) => el("th", { scope: "col", class: numeric.includes(i) ? "n" : null }, text)));
   const body = rows.map((row) => el("tr", { class: row.mark }, (row.cells || row).map((cell, i) => el("td", { class: kind(i) }, cell))));
-  return el("div", { class: "scroll" + (rows.length > 12 ? " tall" : ""), tabindex: 0, role: "region", "aria-label": options.label || "table" },
+  return el("div", { class: "scroll" + (rows.length > 24 ? " tall" : ""), tabindex: 0, role: "region", "aria-label": options.label || "table" },
     el("table", {}, el("thead", {}, head), el("tbody", {}, body)));
 }
 

@@ -48,7 +48,7 @@ function heatFigure() {
     }],
     layout: {
       height: Math.min(Math.max(150 + 38 * ys.length, 240), 620), margin: { l: 58, r: 10, t: 12, b: 46 }, xaxis: axis(esc(short(heat.x)), { showgrid: false, ...ticks(xs) }), yaxis: axis(esc(short(heat.y)), { showgrid: false, ...ticks(ys) }),
-      annotations: few ? ys.flatMap((_, i) => xs.map((_, k) => ({ x: k, y: i, text: z[i][k] === null ? "" : num(z[i][k], 3), showarrow: false, font: { size: 11, color: "#ffffff" }, bgcolor: "rgba(0,0,0,.42)", borderpad: 2 }))) : [],
+      annotations: few ? ys.flatMap((_, i) => xs.map((_, k) => ({ x: k, y: i, text: z[i][k] === null ? "" : num(z[i][k], narrow() ? 2 : 3), showarrow: false, font: { size: 11, color: "#ffffff" }, bgcolor: "rgba(0,0,0,.42)", borderpad: 2 }))) : [],
     },
   };
 }

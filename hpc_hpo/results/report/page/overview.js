@@ -64,7 +64,7 @@ function bestPoint() {
     }
     const more = best.like === null ? "" : `, a point taken from trial ${best.like} of a similar segment`;
     node.append(
-      el("p", {}, "Loss ", el("b", {}, num(best.loss, 6)), ` by trial ${best.trial} (seed ${best.seed})${more}.`),
+      el("p", {}, group.name === null ? null : `Segment ${group.name}: `, "Loss ", el("b", {}, num(best.loss, 6)), ` by trial ${best.trial} (seed ${best.seed})${more}.`),
       pointList(best.point),
       el("div", { class: "columns" },
         el("div", {}, el("h3", {}, "How it was reached"),
@@ -107,11 +107,11 @@ function historyFigure() {
     text: [...h.best.trial.map((t, i) => `best so far: ${esc(num(h.best.loss[i], 6))}<br>trial ${t}, after ${hours(h.best.hours[i])}, ${amount(h.best.node_hours[i])} node-hours`), ""],
   });
   const all = [...h.best.loss, ...(h.dots ? h.dots.loss : h.bands ? h.bands.quantiles[4] : [])];
-  return { data: traces, layout: { height: 380, xaxis: axis(AXES[by], { rangemode: "tozero" }), yaxis: axis(lossTitle(), { type: lossType(all) }) } };
+  return { data: traces, layout: { height: 380, xaxis: axis(AXES[by], { rangemode: "tozero" }), yaxis: lossAxis(lossTitle(), all) } };
 }
 
 function historySection() {
   section("history", "Optimisation history", "History",
     el("div", { class: "controls" }, toggle("Horizontal axis", SWITCH, historyBy, (value) => { historyBy = value; draw("history-plot"); })),
-    figure("history-plot", "Losses of the trials and the best so far", "Every trial where it ended, and the best loss so far. With very many trials: the spread of the losses in equal stretches of trials.", historyFigure));
+    figure("history-plot", "Losses of the trials and the best so far", "Every trial where it ended, and the best loss so far. With very many trials: the spread of the losses in equal stretches of trials." + (data.facts.trials.stopped ? " Trials that were stopped early are not here: their losses at a rung are no match for those at the end. Learning curves show them." : ""), historyFigure));
 }

@@ -59,6 +59,24 @@ function lossTitle() {
   return data.direction === "maximize" ? "loss (maximised)" : "loss";
 }
 
+// An axis of numbers. On a logarithmic one every label is a whole number as people write it, and
+// small integers have no label between them.
+function numberAxis(title, values, log, more = {}) {
+  const known = values.filter((value) => value !== null && (!log || value > 0));
+  const low = known.reduce((a, b) => Math.min(a, b), Infinity), high = known.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (!log) return axis(title, { type: "linear", ...(known.every(Number.isInteger) && high - low <= 12 ? { tick0: 0, dtick: 1 } : {}), ...more });
+  if (!known.length) return axis(title, { type: "log", ...more });
+  const decades = Math.log10(high / low);
+  const parts = decades < .7 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : decades <= 3 ? [1, 2, 5] : [1], step = Math.ceil(decades / 8) || 1;
+  const tickvals = [];
+  for (let e = Math.floor(Math.log10(low)) - 1; e <= Math.log10(high) + 1; e += step) for (const part of parts) tickvals.push(Number(`${part}e${e}`));
+  return axis(title, { type: "log", tickvals, ticktext: tickvals.map((value) => num(value, 3)), ...more });
+}
+
+function lossAxis(title, values) {
+  return numberAxis(title, values, lossType(values) === "log");
+}
+
 // Losses over several orders of magnitude are read on a logarithmic axis.
 function lossType(values) {
   const known = values.filter((value) => value !== null);

@@ -28,12 +28,10 @@ function drawable() {
   return data.axes.map((a, i) => i).filter((i) => data.axes[i].kind !== "none");
 }
 
-function paramAxis(number, more = {}) {
-  const a = data.axes[number];
-  const kind = a.kind === "category"
-    ? { tickvals: a.categories.map((_, i) => i), ticktext: a.categories.map((c) => esc(short(c, 14))), range: [-.5, a.categories.length - .5] }
-    : a.log ? { type: "log", exponentformat: "power", nticks: 6 } : { type: "linear" };
-  return axis(esc(short(a.name)), { ...kind, ...more });
+function paramAxis(number) {
+  const a = data.axes[number], title = esc(short(a.name));
+  if (a.kind !== "category") return numberAxis(title, group.points.columns[number], a.log);
+  return axis(title, { tickvals: a.categories.map((_, i) => i), ticktext: a.categories.map((c) => esc(short(c, 14))), range: [-.5, a.categories.length - .5] });
 }
 
 function valueText(number, code) {
@@ -60,7 +58,7 @@ function sliceFigure(which) {
       marker: { size: 7, opacity: .75, color: points.trial, colorscale: scale(true), line: { width: 0 }, showscale: !narrow(),
         colorbar: { title: { text: "trial", side: "right" }, thickness: 10, outlinewidth: 0, len: .9 } },
     }],
-    layout: { height: 320, margin: { l: 58, r: 10, t: 10, b: 46 }, xaxis: paramAxis(number), yaxis: axis(lossTitle(), { type: lossType(points.loss) }) },
+    layout: { height: 320, margin: { l: 58, r: 10, t: 10, b: 46 }, xaxis: paramAxis(number), yaxis: lossAxis(lossTitle(), points.loss) },
   };
 }
 
@@ -135,7 +133,7 @@ function curvesFigure() {
   const ended = own.lines.filter((l) => l.loss !== null).sort((x, y) => flip * (y.loss - x.loss));
   const others = own.lines.filter((l) => l.loss === null);
   const markers = own.lines.every((l) => l.x.length < 2) ? "markers" : "lines";
-  if (others.length) traces.push({ type: "scatter", mode: markers, name: "not completed", ...joined(others, words), hoverinfo: "text", line: { color: SERIES[1], width: 1, dash: "dash" }, opacity: .7 });
+  if (others.length) traces.push({ type: "scatter", mode: markers, name: others.some((l) => l.state === "stopped") ? "stopped early, or not completed" : "not completed", ...joined(others, words), hoverinfo: "text", line: { color: SERIES[1], width: 1 }, opacity: .45 });
   const BINS = 6;
   for (let bin = 0; bin < BINS; bin++) {
     const part = ended.slice(Math.floor(ended.length * bin / BINS), Math.floor(ended.length * (bin + 1) / BINS));
@@ -148,7 +146,7 @@ function curvesFigure() {
     data: traces,
     layout: {
       height: 420, xaxis: axis("step", { rangemode: "tozero" }), margin: { l: 58, r: 14, t: tops.length ? 46 : 30, b: 46 },
-      yaxis: axis(esc(short(metric)), { type: lossType(own.lines.flatMap((l) => l.y)) }),
+      yaxis: lossAxis(esc(short(metric)), own.lines.flatMap((l) => l.y)),
       shapes: tops.map((r) => ({ type: "line", x0: r.step, x1: r.step, yref: "paper", y0: 0, y1: 1, line: { color: shade("soft"), width: 1.2, dash: "dash" } })),
       annotations: tops.map((r) => ({ x: r.step, yref: "paper", y: 1, yanchor: "top", xanchor: "left", showarrow: false, font: { size: 11, color: shade("soft") }, bgcolor: shade("card"), borderpad: 2,
         text: narrow() || tops.length > 4 ? `${r.gone_on}/${r.reached}` : `rung ${r.step}: ${r.gone_on} of ${r.reached} went on` })),
@@ -160,5 +158,5 @@ function curvesSection() {
   metric = data.metrics[0];
   const pick = data.metrics.length > 1 ? el("div", { class: "controls" }, choice("metric", data.metrics.map((m) => [m, m]), metric, (value) => { metric = value; draw("curves-plot"); })) : null;
   section("curves", "Learning curves", "Curves", pick,
-    figure("curves-plot", "What the trials reported, step by step", "Better trials have the stronger colour. Dashed lines are rungs, at which trials pause and only some go on. With very many trials: the spread of all, and the best ones.", curvesFigure));
+    figure("curves-plot", "What the trials reported, step by step", "Better trials have the stronger colour." + (data.groups.some((g) => g.curves.rungs.length) ? " Upright dashed lines are rungs, at which trials pause and only some go on." : "") + " With very many trials: the spread of all, and the best ones.", curvesFigure));
 }

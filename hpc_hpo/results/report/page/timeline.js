@@ -30,6 +30,24 @@ function sliceWords(t, i) {
   return words;
 }
 
+// Stretches of lanes without a slice, but for those too short to be seen.
+function idleGaps(lanes, slices, until) {
+  const order = [...slices.start.keys()].sort((i, k) => slices.start[i] - slices.start[k]);
+  const own = new Map(lanes.map(([, n]) => [n, []]));
+  for (const i of order) if (own.has(slices.lane[i])) own.get(slices.lane[i]).push(i);
+  const gaps = [];
+  for (const [block, lane] of lanes) {
+    let from = block.start;
+    const upTo = (to) => { if (to - from > until / 1000) gaps.push({ block, lane, from, to }); };
+    for (const i of own.get(lane)) {
+      upTo(slices.start[i]);
+      from = Math.max(from, slices.end[i]);
+    }
+    upTo(block.end);
+  }
+  return gaps;
+}
+
 function lanesFigure() {
   const t = data.timeline;
   if (!t.lane_count) return "No worker has run yet.";
@@ -39,8 +57,14 @@ function lanesFigure() {
   const lanes = held.flatMap((b) => Array.from({ length: b.lanes }, (_, k) => [b, b.lane + k]));
   traces.push({
     type: "bar", orientation: "h", name: "idle", y: lanes.map(([, n]) => n), base: lanes.map(([b]) => b.start), x: lanes.map(([b]) => b.end - b.start), width: .92,
+    marker: { color: shade("idle") }, hoverinfo: "skip",
+  });
+  // Of bars over each other plotly tells of any: what is idle is told by bars between the slices.
+  const gaps = idleGaps(lanes, s, t.until);
+  traces.push({
+    type: "bar", orientation: "h", showlegend: false, y: gaps.map((g) => g.lane), base: gaps.map((g) => g.from), x: gaps.map((g) => g.to - g.from), width: .92,
     marker: { color: shade("idle") }, hoverinfo: "text", textposition: "none",
-    hovertext: lanes.map(([b, n]) => `idle: ${esc(t.lanes[n])}<br>${b.ended ? `the block ended after ${hours(b.end - b.start)}${b.reason ? ` (${esc(b.reason)})` : ""}` : "the block is running"}`),
+    hovertext: gaps.map((g) => `idle for ${hours(g.to - g.from)}: ${esc(t.lanes[g.lane])}<br>${g.block.ended ? `the block ended after ${hours(g.block.end - g.block.start)}${g.block.reason ? ` (${esc(g.block.reason)})` : ""}` : "the block is running"}`),
   });
   t.ends.forEach((name, code) => {
     const own = s.code.map((c, i) => c === code ? i : -1).filter((i) => i >= 0);
