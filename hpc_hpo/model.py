@@ -73,7 +73,16 @@ class Pace(TypedDict, total=False):
 
     checkpoint_s: float  #: longest checkpoint written
     step_s: float  #: longest time between two calls of should_stop()
+    mean_step_s: float  #: mean of those times, where there were enough to tell
     first_checkpoint_s: float  #: from the slice's start to its first commit
+
+
+class Usual(TypedDict):
+    """What slices of the study have shown, for one that learns its own speed; see worker.margin."""
+
+    floor_s: float  #: the site's smallest margin, in seconds
+    checkpoint_s: float  #: longest checkpoint, in seconds
+    spread: float  #: how many times its mean step a slice's longest one is
 
 
 class CheckpointInfo(TypedDict):
@@ -177,7 +186,8 @@ class SliceRequest(TypedDict, total=False):
     attempt: int  #: failed attempts so far + 1
     known_step: int  #: reports up to this step are in the journal already
     spent_s: float  #: payload seconds of the trial's earlier slices
-    margin_s: float  #: ask for the checkpoint this long before the deadline
+    margin_s: float  #: ask for the checkpoint this long before the deadline ...
+    usual: Usual  #: ... until the slice knows its own steps; from then on by these
     needs_s: float  #: do not start with less time left than this
     stop_step: int | None  #: a rung: pause once this step has been reported
     shape: list[Any]  #: Shape.spec() of the trial
@@ -235,7 +245,7 @@ class TaskSpec(TypedDict, total=False):
     signal: str  #: name of the signal sent to a command ahead of its deadline
     kill_grace_s: float  #: from TERM to KILL
     checkpoint_files: list[str]  #: command: globs in the working directory
-    checkpoint_every_s: float
+    checkpoint_every_s: float | None  #: None = by what one takes; see worker.margin
     checkpoint_keep: int
     evaluation: EvaluationFiles  #: evaluation: names of its files
     container: ContainerSpec  #: command, evaluation: the image it runs in

@@ -49,7 +49,7 @@ def test_that_four_keys_make_a_study(tmp_path: Path) -> None:
     assert study.optimizer.spec() == {"name": "auto"}
     assert (study.seed, study.site, study.budget.trials) == (0, "local", 4)
     assert (study.trial.ranks, study.trial.max_attempts, study.trial.max_losses) == (1, 3, 5)
-    assert (study.checkpoint.every, study.checkpoint.keep) == (300.0, 2)
+    assert (study.checkpoint.every, study.checkpoint.keep) == (None, 2)
     assert (study.checkpoint.signal, study.checkpoint.kill_grace) == ("SIGUSR1", 10.0)
     assert (study.blocks.nodes, study.blocks.walltime, study.blocks.max) == (1, None, 1)
 

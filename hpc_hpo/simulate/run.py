@@ -37,6 +37,7 @@ from hpc_hpo.steering.reporting import with_model
 from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.study import Study
 from hpc_hpo.version import __version__
+from hpc_hpo.worker.margin import interval
 
 #: Of a trial, where nothing says how many it has.
 STEPS = 20
@@ -231,7 +232,8 @@ def simulate(
     trials = Trials(
         given.trial_time, steps_of(study, given.steps),
         is_resumable(study) if resumable is None else resumable,
-        given.checkpoint_s, study.checkpoint.every, given.fails, given.seed,
+        given.checkpoint_s, interval(study.checkpoint.every, given.checkpoint_s),
+        given.fails, given.seed,
         _objectives(study, given.objective or smooth(study, given.seed)),
         study.fidelity.metric if study.fidelity is not None else None,
     )  # fmt: skip

@@ -311,13 +311,12 @@ class ModelPilot:
 
     def _course(self, flight: _Flight, deadline: float, reason: str) -> None:
         """Lay down how a slice ends; anew when it is asked to stop before."""
-        margin = flight.course.request.get("margin_s", 0.0) if reason == "walltime" else 0.0
         course = Course(self._trials, flight.course.request, flight.course.started)
-        course.follow(deadline, margin, reason)
         if reason == "stop":
             # The stop leaves it time, unlike the block's end.
-            course = Course(self._trials, flight.course.request, flight.course.started)
-            course.follow(deadline + DRAIN_S, DRAIN_S, reason)
+            course.follow(deadline + DRAIN_S, reason, DRAIN_S)
+        else:
+            course.follow(deadline, reason)
         flight.course = course
         self._clock.at(course.ends, lambda at: self._expire(flight, course, at))
 

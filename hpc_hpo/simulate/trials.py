@@ -11,6 +11,7 @@ import numpy as np
 from hpc_hpo.model import CheckpointInfo, Pace, SliceEnd, SliceOutcome, SliceRequest
 from hpc_hpo.simulate.draws import Draw
 from hpc_hpo.simulate.objectives import Objective
+from hpc_hpo.worker.margin import ENOUGH, Steps, margin
 
 #: Purposes of random numbers, so that none depends on another's.
 TIME, FAILURE, WAIT, NODE = 1, 2, 3, 4
@@ -78,16 +79,20 @@ class Course:
         self.step_s = self.trials.step_s(self.request)
         self.step = self.first
 
-    def follow(self, deadline: float, margin_s: float, reason: str) -> None:
-        """Find out how it ends in a block that is over at `deadline`."""
+    def follow(self, deadline: float, reason: str, margin_s: float | None = None) -> None:
+        """Find out how it ends in a block that is over at `deadline`.
+
+        Args:
+            reason: of the pause that this may bring.
+            margin_s: how long before it stops; None = as the worker's rule has it.
+        """
         t, request = self.trials, self.request
         last, why = t.steps, ""
         rung = request.get("stop_step")
         if rung is not None and self.first < rung < last:
             last, why = rung, "rung"
         if t.resumable and math.isfinite(deadline):
-            wait = (deadline - margin_s - self.started) / self.step_s
-            pause = self.first + max(1, math.ceil(wait - 1e-9))
+            pause = self.first + self._steps_until(deadline, margin_s)
             if pause < last:
                 last, why = pause, reason
         self.ends = self.started + (last - self.first) * self.step_s
@@ -104,6 +109,22 @@ class Course:
                 self.outcome["reason"] = why
         if self.ends > deadline:
             self.cut(deadline, SliceEnd.LOST, "walltime")
+
+    def _steps_until(self, deadline: float, margin_s: float | None) -> int:
+        """How many steps it makes before it stops ahead of `deadline`; by the worker's rule."""
+        t, request = self.trials, self.request
+
+        def steps(room: float) -> int:
+            return max(1, math.ceil((deadline - room - self.started) / self.step_s - 1e-9))
+
+        if margin_s is not None:
+            return steps(margin_s)
+        told = request.get("margin_s", 0.0)
+        blind, usual = steps(told), request.get("usual")
+        if usual is None or blind < ENOUGH:
+            return blind
+        own = Steps(self.step_s, ENOUGH * self.step_s, ENOUGH)
+        return max(ENOUGH, steps(margin(told, usual, own, t.checkpoint_s)))
 
     def cut(self, at: float, end: SliceEnd, reason: str = "") -> None:
         """It ends at `at` with what its last periodic checkpoint has."""
@@ -131,6 +152,8 @@ class Course:
         self.overhead_s = min(kept, length) - self.useful_s
         if t.resumable:
             pace = Pace(step_s=self.step_s)
+            if length >= ENOUGH * self.step_s:
+                pace["mean_step_s"] = self.step_s
             if commits or length >= t.every_s:
                 pace["checkpoint_s"] = t.checkpoint_s
                 pace["first_checkpoint_s"] = min(t.every_s, length)

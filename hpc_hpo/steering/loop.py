@@ -318,6 +318,8 @@ class Steering:
             needs_s=round(self._pace.needs_s(trial), 3),
             stop_step=stop_step,
         )
+        if (usual := self._pace.usual()) is not None:
+            request["usual"] = usual
         if trial.segment is not None:
             request["segment"] = self._segment(trial.segment)
         return request

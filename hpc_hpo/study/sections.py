@@ -195,7 +195,9 @@ class Checkpointing(Model):
     """How often trials are saved, what is kept, and how a command is told to save."""
 
     files: tuple[InnerPath, ...] = Field((), description="globs of a command's checkpoint files")
-    every: PositiveDuration = Field(300.0, description="time between checkpoints")
+    every: PositiveDuration | None = Field(
+        None, description="time between checkpoints; by default 5m, and longer for long ones"
+    )
     keep: Count = Field(2, description="checkpoints kept of each trial")
     signal: Annotated[
         Literal["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT", "SIGTERM"],

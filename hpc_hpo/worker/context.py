@@ -13,27 +13,14 @@ from typing import Any, SupportsIndex
 
 from hpc_hpo.clock import Clock
 from hpc_hpo.errors import CheckpointError
-from hpc_hpo.model import Pace, SegmentInfo
+from hpc_hpo.model import Pace, SegmentInfo, Usual
 from hpc_hpo.worker.checkpoint import FILES, STATE, Saved, Store
 from hpc_hpo.worker.fence import Fenced
+from hpc_hpo.worker.margin import Steps, interval, margin
 from hpc_hpo.worker.node import Stop
 
 #: How trial.reduce makes one number of several.
 REDUCTIONS = ("mean", "sum", "min", "max")
-#: Steps and checkpoints vary; the margin allows this much more than the longest seen.
-_SPREAD = 1.25
-_MARGIN_FLOOR_S = 0.2
-
-
-def margin(margin_s: float, step_s: float, checkpoint_s: float) -> float:
-    """Seconds ahead of the deadline at which a slice has to begin to stop.
-
-    Args:
-        margin_s: what the steering loop asks for at least.
-        step_s: longest step of this slice so far.
-        checkpoint_s: longest checkpoint of this slice so far.
-    """
-    return max(margin_s, _SPREAD * (step_s + checkpoint_s) + _MARGIN_FLOOR_S)
 
 
 def _number(name: str, value: Any) -> float | int:
@@ -79,7 +66,8 @@ class TrialContext:
         clock: Clock,
         deadline: float | None = None,
         margin_s: float = 1.0,
-        checkpoint_every_s: float = 300.0,
+        usual: Usual | None = None,
+        checkpoint_every_s: float | None = None,
         stop_step: int | None = None,
         poll: Callable[[], Stop | None] = lambda: None,
     ) -> None:
@@ -87,11 +75,11 @@ class TrialContext:
         known = segment or SegmentInfo()
         self.segment = TrialSegment(known.get("name"), dict(known.get("values", {})))
         self._store, self._restored, self._clock, self._poll = store, restored, clock, poll
-        self._deadline, self._margin_s = deadline, margin_s
+        self._deadline, self._margin_s, self._usual = deadline, margin_s, usual
         self._every_s, self._stop_step = checkpoint_every_s, stop_step
         self._begun = clock.now()
         self._mark: float | None = None
-        self._step_s = 0.0
+        self._steps = Steps()
         self._stop: str | None = None
         self.reports: dict[int, dict[str, float]] = {}
         self.fenced = False
@@ -237,13 +225,14 @@ class TrialContext:
         if self.should_stop():
             return True
         last = self._store.last_at
-        return self._clock.now() - (self._begun if last is None else last) >= self._every_s
+        due = interval(self._every_s, self._store.longest_s)
+        return self._clock.now() - (self._begun if last is None else last) >= due
 
     def should_stop(self) -> bool:
         """True when the objective should checkpoint and return None now; it stays true."""
         now = self._clock.now()
         if self._mark is not None:
-            self._step_s = max(self._step_s, now - self._mark)
+            self._steps.add(now - self._mark)
         self._mark = now
         if self._stop is None:
             self._stop = self._find_stop(now)
@@ -258,7 +247,7 @@ class TrialContext:
         last = self._last_step()
         if self._stop_step is not None and last is not None and last >= self._stop_step:
             return "rung"
-        room = margin(self._margin_s, self._step_s, self._store.longest_s)
+        room = margin(self._margin_s, self._usual, self._steps, self._store.longest_s)
         if self._deadline is not None and now >= self._deadline - room:
             return "walltime"
         return None
@@ -274,9 +263,7 @@ class TrialContext:
     @property
     def pace(self) -> Pace:
         """What this slice has learned about its own speed, in seconds."""
-        pace = Pace()
-        if self._step_s > 0:
-            pace["step_s"] = self._step_s
+        pace = self._steps.pace()
         if self._store.first_at is not None:
             pace["checkpoint_s"] = self._store.longest_s
             pace["first_checkpoint_s"] = self._store.first_at - self._begun

@@ -19,9 +19,9 @@ from hpc_hpo.worker.checkpoint import Saved, Store
 from hpc_hpo.worker.command_files import FileWatch, put_back
 from hpc_hpo.worker.command_output import NoOutput, loss_rule, read_output, read_reports
 from hpc_hpo.worker.contained import in_container
-from hpc_hpo.worker.context import margin
 from hpc_hpo.worker.fence import list_names
 from hpc_hpo.worker.job import SliceJob, base_environment, start_payload
+from hpc_hpo.worker.margin import NONE, interval, margin
 from hpc_hpo.worker.payload_evaluation import ignored, keep_products, prepare
 from hpc_hpo.worker.place import distributed, master_port
 from hpc_hpo.worker.process import end_session, signal_session
@@ -201,7 +201,7 @@ class _Attendant:
         job, now = self.job, self.job.clock.now()
         stop = job.watch.look()
         deadline = job.watch.deadline
-        room = margin(job.request.get("margin_s", 1.0), 0.0, self.store.longest_s)
+        room = margin(job.request.get("margin_s", 1.0), None, NONE, self.store.longest_s)
         if stop is not None or (deadline is not None and now >= deadline - room):
             self.signalled_at = now
             self.reason = stop.reason if stop is not None else "walltime"
@@ -217,7 +217,8 @@ class _Attendant:
             self.files.changed(job.clock.now(), quiet=True)
             return False
         since = job.started if last is None else last
-        return job.clock.now() - since >= job.task.get("checkpoint_every_s", 300.0)
+        due = interval(job.task.get("checkpoint_every_s"), self.store.longest_s)
+        return job.clock.now() - since >= due
 
     def _save_if_changed(self, *, quiet: bool) -> Saved | None:
         """Commit the checkpoint files, if they are new; a failed save does not end the slice."""

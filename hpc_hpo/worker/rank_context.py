@@ -65,7 +65,7 @@ class RankContext(TrialContext):
         """Wait until all ranks are here; tell the worker when one does not come."""
         request, wait = self._world.Ibarrier(), _WAIT_S[0]
         begun = time.monotonic()
-        limit = max(self._timeout_s, _STEPS * self._step_s)
+        limit = max(self._timeout_s, _STEPS * self._steps.longest_s)
         while not request.Test():
             if not self._told and time.monotonic() - begun > limit:
                 self._told = True

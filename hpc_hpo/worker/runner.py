@@ -76,7 +76,8 @@ class Runner:
             clock=self._clock,
             deadline=self._deadline,
             margin_s=request.get("margin_s", 1.0),
-            checkpoint_every_s=task.get("checkpoint_every_s", 300.0),
+            usual=request.get("usual"),
+            checkpoint_every_s=task.get("checkpoint_every_s"),
             stop_step=request.get("stop_step"),
             poll=self.poll,
         )

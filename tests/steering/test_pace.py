@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hpc_hpo.model import SliceOutcome, Trial
-from hpc_hpo.steering.pace import SAFETY, Pace
+from hpc_hpo.steering.pace import RECENT, Pace
+from hpc_hpo.worker.margin import SAFETY
 
 
 def outcome(end: str, length: float, **facts) -> SliceOutcome:
@@ -37,6 +38,32 @@ def test_that_the_margin_follows_the_slowest_checkpoint_and_has_a_floor() -> Non
     pace.learn(outcome("paused", 5.0, pace={"step_s": 1.0, "checkpoint_s": 3.0}), 5.0)
     pace.learn(outcome("paused", 5.0, pace={"step_s": 0.5, "checkpoint_s": 1.0}), 10.0)
     assert pace.margin_s() == SAFETY * 4.0
+
+
+def test_that_the_slowest_trial_of_many_does_not_stop_all_others_early() -> None:
+    pace = Pace(floor_s=2.0, expected_s=None, block_s=None)
+    for _ in range(99):
+        pace.learn(outcome("paused", 5.0, pace={"step_s": 10.0, "checkpoint_s": 1.0}), 5.0)
+    pace.learn(outcome("paused", 5.0, pace={"step_s": 500.0, "checkpoint_s": 1.0}), 5.0)
+    assert pace.margin_s() == SAFETY * 11.0
+    for _ in range(10):
+        pace.learn(outcome("paused", 5.0, pace={"step_s": 500.0, "checkpoint_s": 1.0}), 5.0)
+    assert pace.margin_s() == SAFETY * 501.0, "one of ten is no exception"
+
+
+def test_that_old_steps_are_forgotten() -> None:
+    pace = Pace(floor_s=2.0, expected_s=None, block_s=None)
+    for step in [500.0] * RECENT + [10.0] * RECENT:
+        pace.learn(outcome("paused", 5.0, pace={"step_s": step}), 5.0)
+    assert pace.margin_s() == SAFETY * 10.0
+
+
+def test_that_slices_are_told_how_uneven_steps_are() -> None:
+    pace = Pace(floor_s=2.0, expected_s=None, block_s=None)
+    assert pace.usual() is None
+    told = {"step_s": 6.0, "mean_step_s": 2.0, "checkpoint_s": 1.5}
+    pace.learn(outcome("completed", 5.0, pace=told), 5.0)
+    assert pace.usual() == {"floor_s": 2.0, "checkpoint_s": 1.5, "spread": 3.0}
 
 
 def test_that_no_slice_waits_for_more_than_a_fresh_block_offers() -> None:
