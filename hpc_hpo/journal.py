@@ -83,12 +83,13 @@ class StudyState:
     last_at: float | None = None
     stop_reason: str | None = None
     run_info: Event = field(default_factory=dict)
-    #: trials that were final, and length of the search log, when the last run began
-    run_base: tuple[int, int] = (0, 0)
+    #: when the last run began: trials that were final, length of the search log, and `epochs`
+    run_base: tuple[int, int, int] = (0, 0, 0)
     #: the last slices that failed or were lost: (trial, slice)
     troubles: deque[tuple[int, SliceRecord]] = field(default_factory=lambda: deque(maxlen=TROUBLES))
     #: of all trials, the steps they have gone; one that is done again counts once
     steps: int = 0
+    stepless: int = 0  #: trials that ended for good without any step
     overran: list[int] = field(default_factory=list)  #: trials that passed a rung without pausing
     #: (what, trial) in journal order: what the states of optimisers ("asked", "heard", "told") and
     #: of fidelity policies ("asked", "rung", "on", "told") are functions of
@@ -121,7 +122,7 @@ class StudyState:
         self.began = event.get("at") if self.began is None else self.began
         self.run_info = event
         self.stop_reason = None
-        self.run_base = (self.final_trials, len(self.search_log))
+        self.run_base = (self.final_trials, len(self.search_log), self.epochs)
         for record in self.segments.values():
             record.problem = None
 
@@ -234,6 +235,7 @@ class StudyState:
 
     def _told(self, trial: Trial) -> None:
         self.search_log.append(("told", trial.id))
+        self.stepless += not trial.reports
         if not trial.superseded:
             self._count_end(trial)
 
@@ -308,6 +310,24 @@ class StudyState:
     def allocated_s(self, now: float) -> float:
         """Worker-seconds held by all blocks until `now`."""
         return sum(block.allocated_s(now) for block in self.blocks.values())
+
+    def node_s(self, now: float, usual: int = 1) -> float:
+        """Node-seconds held by all blocks until `now`; no block outlives its deadline.
+
+        Args:
+            usual: nodes of a block in journals that do not tell.
+        """
+        return sum(
+            block.held_s(now if block.deadline is None else min(now, block.deadline))
+            * (block.nodes or usual)
+            for block in self.blocks.values()
+        )
+
+    @property
+    def epochs(self) -> int:
+        """What counts against ``budget.epochs``: the steps of all trials; a trial that ended
+        without any counts as one, or a study whose trials all fail would have no end."""
+        return self.steps + self.stepless
 
     def best(self, sign: int = 1) -> Trial | None:
         """The completed trial with the least `sign` * loss, the earliest of equals."""

@@ -47,6 +47,7 @@ from hpc_hpo.steering.opening import (
 from hpc_hpo.steering.outcome import Outcome
 from hpc_hpo.steering.reporting import reports_of
 from hpc_hpo.steering.requests import pending
+from hpc_hpo.steering.spending import used_up
 from hpc_hpo.steering.start import Start, gather
 from hpc_hpo.steering.task import task_of
 from hpc_hpo.steering.terms import terms_of
@@ -318,9 +319,11 @@ class SteeringRun:
         """Whether the journal shows a limit of the study reached, so that nothing would run."""
         if pending(self.folder):
             return False
-        if reached(terms_of(self.planned, self.site, TASK_FILE), self.state):
-            return True
-        return self.opening is not None and bool(self.opening.portfolio().finished())
+        assert self.opening is not None, "open() was called"
+        terms, searches = terms_of(self.planned, self.site, TASK_FILE), self.opening.portfolio()
+        # One that failed throughout may have been mended.
+        found = reached(terms, self.state) not in ("", "failing")
+        return found or used_up(terms, self.state, searches.runs) or bool(searches.finished())
 
     def leftover_jobs(self) -> list[str]:
         """Jobs that a steering process which died here left to the site's scheduler.

@@ -25,6 +25,7 @@ from hpc_hpo.site import Queue, Site
 from hpc_hpo.study import Study
 from hpc_hpo.study.sections import Blocks
 from hpc_hpo.units import format_duration
+from hpc_hpo.workload import Work, work_of
 
 #: Assumed wait of a job in the queue of a batch site, in seconds.
 QUEUE_WAIT_S = 3600.0
@@ -41,25 +42,6 @@ LEARNS_NOTHING = ("random", "grid", "sobol")
 TOO_SLOW = 10.0
 #: The cheapest choice may finish this much later than the fastest one.
 PATIENCE = 1.25
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a study has to compute; times in seconds.
-
-    Attributes:
-        trials: trials of its budget.
-        trial_s: expected time of one.
-        resumable: a trial may go on in a later block.
-        margin_s: kept free before a block's end for checkpoints.
-        start_up_s: from a block's start to its first trial.
-    """
-
-    trials: int
-    trial_s: float
-    resumable: bool
-    margin_s: float
-    start_up_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +96,6 @@ class Plan:
     reason: str
     assumptions: tuple[str, ...]
     refused: str | None
-
-
-def is_resumable(study: Study) -> bool:
-    """Whether a trial may go on in a later block: a Python objective is taken to checkpoint."""
-    return study.objective is not None or bool(study.checkpoint.files)
 
 
 def evaluate(
@@ -311,22 +288,15 @@ def make_plan(
     blockers = [e for e in check_queue(study, site) if e.key == "queue"]
     if blockers:
         raise blockers[0]
-    trial_s = study.trial.expected_time
-    if trial_s is None:
-        raise study.problem(
-            "trial.expected_time", "a plan needs to know how long a trial takes",
-            valid="a duration, as in trial: {expected_time: 20m}",
-        )  # fmt: skip
-    resumable = is_resumable(study)
+    work, words = work_of(study, site, start_up_s)
     wait_s = queue_wait_s if site.batch else 0.0
-    work = Work(study.segments.total_trials, trial_s, resumable, site.checkpoint_floor, start_up_s)
     found = list(_choices(study, site, work, wait_s, free))
     if not found:
         raise study.problem(
-            "trial.expected_time", _why_nothing(study, site, resumable),
+            "trial.expected_time", _why_nothing(study, site, work.resumable),
             found=study.document.scalars.get("trial.expected_time"),
         )  # fmt: skip
-    best, reason = _recommend(study, found)
+    best, reason = _recommend(study, found, work)
     slowest_s = TOO_SLOW * min(c.finish_s for c in found)
     worth = [c for c in found if c.finish_s <= slowest_s]
     shown = [c for c in found if c == best or (c in worth and not _is_beaten(c, worth))]
@@ -342,11 +312,11 @@ def make_plan(
             shown.append(asked)
     shown.sort(key=lambda c: (c.node_hours, c.finish_s))
     assumptions = (
-        f"each of {work.trials} trials takes {format_duration(trial_s)}",
+        words,
         f"each job waits {format_duration(wait_s)} in the queue, and needs "
         f"{format_duration(start_up_s)} to start up",
         "trials go on in the next block from a checkpoint"
-        if resumable
+        if work.resumable
         else "trials have no checkpoints: one starts only where it can finish",
     )
     return Plan(tuple(shown), best, reason, assumptions, refused)
@@ -362,7 +332,7 @@ def _why_nothing(study: Study, site: Site, resumable: bool) -> str:
     return f"no block that {site.name} allows lasts long enough for a trial{cure}"
 
 
-def _recommend(study: Study, choices: list[Choice]) -> tuple[Choice, str]:
+def _recommend(study: Study, choices: list[Choice], work: Work) -> tuple[Choice, str]:
     """The cheapest of those that finish about as soon as the fastest, and a sentence on it."""
     pool, notes = choices, []
     limit_s = study.budget.wall_time
@@ -371,8 +341,17 @@ def _recommend(study: Study, choices: list[Choice]) -> tuple[Choice, str]:
         pool = in_time
     else:
         notes.append("no choice finishes within budget.wall_time")
+    hours = study.budget.node_hours
+    affordable = [c for c in pool if hours is None or work.by_hours or c.node_hours <= hours]
+    if affordable:
+        pool = affordable
+    elif hours is not None:
+        least = min(c.node_hours for c in pool)
+        notes.append(
+            f"budget.node_hours ({hours:g}) ends every choice early: {least:.3g} are needed"
+        )
     if study.optimizer.name not in LEARNS_NOTHING:
-        most = max(1, study.segments.total_trials // ROUNDS)
+        most = max(1, work.trials // ROUNDS)
         fewest = min(c.workers for c in pool)
         pool = [c for c in pool if c.workers <= max(most, fewest)]
         notes.append(f"at most {max(most, fewest)} trials at one time let the optimiser learn")

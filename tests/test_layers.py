@@ -21,7 +21,12 @@ ROOMS: dict[int, list[set[str]]] = {
     2: [{"study", "site", "journal", "journal_file", "following", "folder"}],
     3: [{"optimizers"}, {"prestage"}, {"preflight"}, {"pilot"}, {"worker"}],
     4: [{"steering", "segments", "fidelity"}],
-    5: [{"launch", "plan", "rehearsal", "steerer"}, {"results"}, {"contracts"}, {"doctor"}],
+    5: [
+        {"launch", "plan", "workload", "rehearsal", "steerer"},
+        {"results"},
+        {"contracts"},
+        {"doctor"},
+    ],
     6: [{"simulate"}],
     7: [{"cli"}],
 }

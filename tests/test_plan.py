@@ -253,3 +253,38 @@ def test_that_a_block_is_shaped_to_what_is_free_now() -> None:
     # A moment that is free, with a long wait for each job after it, does not beat one wait.
     brief = make_plan(study, SUMMIT, queue_wait_s=20 * 3600, free=[Window(1, 900.0)])
     assert not brief.recommended.free_now
+
+
+def budgeted(budget: str, more: str = "") -> Study:
+    text = (
+        "name: s\nobjective: o.py:f\nspace: {x: {int: [1, 2]}}\naccount: A\nblocks: auto\n"
+        f"budget: {budget}\n{more}"
+        "trial: {gpus_per_rank: 1, cores_per_rank: 7, expected_time: 50m}\n"
+    )
+    return parse_study(load_yaml(text, "study.yaml"), path=Path("study.yaml"))
+
+
+def test_that_node_hours_are_planned_as_the_trials_they_pay_for() -> None:
+    plan = make_plan(budgeted("{node_hours: 10}"), SUMMIT)
+    # Six trials at one time on a node, each of 50 minutes: 7.2 an hour.
+    assert "each of 72 trials takes 50m (budget.node_hours is enough for 72" in plan.assumptions[0]
+    assert "ends every choice early" not in plan.reason
+    more = make_plan(budgeted("{node_hours: 10, trials: 1000}"), SUMMIT)
+    assert "72 trials" in more.assumptions[0], "the first limit that is reached"
+
+
+def test_that_a_plan_says_when_its_node_hours_do_not_last() -> None:
+    plan = make_plan(budgeted("{node_hours: 10, trials: 72}"), SUMMIT)
+    assert "budget.node_hours (10) ends every choice early" in plan.reason
+    assert min(choice.node_hours for choice in plan.choices) > 10
+    plan = make_plan(budgeted("{node_hours: 40, trials: 72}"), SUMMIT)
+    assert plan.recommended.node_hours <= 40
+    assert "early" not in plan.reason
+
+
+def test_that_steps_are_planned_as_whole_trials_where_their_length_is_known() -> None:
+    plan = make_plan(budgeted("{epochs: 5400}", "fidelity: {policy: asha, max: 27}\n"), SUMMIT)
+    assert "each of 200 trials" in plan.assumptions[0]
+    with pytest.raises(InputError, match="how many trials these steps are") as found:
+        make_plan(budgeted("{epochs: 5400}"), SUMMIT)
+    assert found.value.key == "budget.epochs"

@@ -173,7 +173,7 @@ def test_that_a_frozen_study_finds_its_files_where_the_original_lay(tmp_path: Pa
         # values out of range
         (MINIMAL.replace("4}", "-1}"), "budget.trials", 4, "found -1; valid: at least 1"),
         (MINIMAL.replace("4}", "0}"), "budget.trials", 4, "at least 1"),
-        (MINIMAL.replace("{trials: 4}", "{}"), "budget.trials", 4, "required"),
+        (MINIMAL.replace("{trials: 4}", "{}"), "budget", 4, "trials, epochs or node_hours"),
         (MINIMAL.replace("4}", "4, wall_time: 120}"), "budget.wall_time", 4, "120s or 120m"),
         (MINIMAL.replace("4}", "4, wall_time: 0s}"), "budget.wall_time", 4, "longer than nothing"),
         (MINIMAL.replace("4}", "4, target_loss: .nan}"), "budget.target_loss", 4, "finite"),

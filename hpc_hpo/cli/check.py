@@ -13,6 +13,7 @@ from hpc_hpo.launch import check as find_problems
 from hpc_hpo.launch import open_study, site_of, start_report
 from hpc_hpo.pilot.sources import workers_per_node
 from hpc_hpo.units import parse_duration
+from hpc_hpo.workload import most_trials
 
 
 def _seconds(text: str) -> float:
@@ -54,6 +55,7 @@ def check(
     start = start_report(study, folder)
     fit = run_preflight(study, folder, site, plain=plain, every=every)
     blocks = study.blocks
+    _, meaning = most_trials(study, site, study.trial.expected_time)
     workers = workers_per_node(study, site)
     shape = "auto: see hpc-hpo plan" if blocks.auto else blocks.words()
     click.echo(f"{study.name}: nothing wrong was found")
@@ -63,7 +65,8 @@ def check(
             ("optimizer", study.optimizer.name),
             *([("segments", str(len(study.segments)))] if study.segments.named else []),
             *(("starts from" if i == 0 else "", line) for i, line in enumerate(start)),
-            ("budget", f"{study.segments.total_trials} trials"),
+            ("budget", study.budget.words(study.segments.total_trials)),
+            *([("", meaning)] if meaning else []),
             ("site", f"{site.name} ({site.path})"),
             ("workers", f"{shape}; up to {workers} trials at one time on a node"),
             ("preflight", fit),

@@ -15,6 +15,7 @@ from hpc_hpo.cli.tally import Scene, Tally, live_blocks
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import Trial
 from hpc_hpo.pilot.base import Capacity
+from hpc_hpo.results.limits import in_words
 
 #: Seconds between two drawings at least.
 DRAW_EVERY_S = 1.0
@@ -111,7 +112,7 @@ class PlainLog:
         if best is not None and best.segment is None and best is not before:
             self.say(
                 f"best {value_text(best.loss)} by trial {best.id} "
-                f"({state.final_trials} of {self._tally.budget(state)} done): "
+                f"({self._tally.done(state)} done): "
                 f"{point_text(best.point)}"
             )
         self._say_blocks(state)
@@ -162,11 +163,11 @@ class PlainLog:
 def summary_rows(tally: Tally, state: StudyState, capacity: Capacity) -> list[str]:
     """How a study stands, without the time, in a few words each."""
     states, live = state.trial_states, live_blocks(state)
+    limits = in_words(tally.limits(state)) or f"trials {state.final_trials}"
     running = sum(1 for b in live if b.state == "running")
     busy = min(states["running"], capacity.connected)
     rows = [
-        f"trials {state.final_trials} of {tally.budget(state)}, {states['failed']} failed, "
-        f"{states['paused']} paused",
+        f"{limits}, {states['failed']} failed, {states['paused']} paused",
         f"workers {busy} of {capacity.connected} busy",
         f"blocks {running} running, {len(live) - running} waiting, "
         f"{len(state.blocks) - len(live)} ended",

@@ -22,6 +22,9 @@ from hpc_hpo.steering.outcome import Outcome
 #: What ended a run, for people.
 REASONS = {
     "budget": "done: the budget is used",
+    "epochs": "done: the steps of the budget are used; with more, `run` goes on",
+    "node_hours": "done: the node-hours of the budget are used; with more, `run` goes on",
+    "failing": "ended: every trial has failed, and budget.trials sets no limit",
     "segments": "done, but for segments that were stopped or have no inputs",
     "exhausted": "done: the search space holds no other point",
     "target": "done: the target loss is reached",

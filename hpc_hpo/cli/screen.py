@@ -16,7 +16,7 @@ from hpc_hpo.cli.common import duration, one_line, value_text
 from hpc_hpo.cli.tally import Scene, chosen_segments, live_blocks, sampled
 from hpc_hpo.model import BlockRecord
 from hpc_hpo.results.failures import cause_of, message_pattern
-from hpc_hpo.results.summary import node_seconds
+from hpc_hpo.results.limits import node_seconds
 
 #: Columns of the labels, and below which width there is no border.
 LABEL, BORDERED = 9, 60
@@ -133,11 +133,11 @@ class _Painter:
     # -- rows ----------------------------------------------------------------
 
     def _trials(self) -> list[Text]:
-        states, done = self.state.trial_states, self.state.final_trials
-        budget = self.tally.budget(self.state)
-        pieces = [Text(f"{done} of {budget}", style="bold")]
-        if budget:
-            pieces.insert(0, self._bar(done / budget))
+        states, found = self.state.trial_states, self.tally.limits(self.state)
+        pieces = [Text(self.tally.done(self.state), style="bold")]
+        pieces += [Text(str(limit), style="bold") for limit in found if limit.kind != "trials"]
+        if found:
+            pieces.insert(0, self._bar(found[0].share))
         for word in ("running", "paused", "asked", "failed"):
             if states[word]:
                 style = "red" if word == "failed" else ""
@@ -190,7 +190,7 @@ class _Painter:
         line = self._cut(Text(one_line(str(name))), longest)
         line.pad_right(longest - cell_len(line.plain))
         line = Text(f"{why:<7} ", style=WHY_STYLE[why]) + line
-        line += Text(f" {record.ended:>4}/{self.tally.budget_of(self.state, name):<4}")
+        line += Text(f" {record.ended:>4}/{self.tally.budget_of(self.state, name) or '':<4}")
         best = self.state.best_of(name, self.tally.sign)
         if best is not None:
             line += Text(f" {value_text(best.loss):>11} ", style="bold")

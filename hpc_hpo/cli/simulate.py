@@ -54,8 +54,9 @@ def _losses(study: Study, options: dict[str, Any]) -> tuple[Table | None, Maker 
 class _Progress:
     """A line on the terminal, renewed once a second."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._next = total, time.monotonic() + 1.0
+    def __init__(self, total: int | None) -> None:
+        self._of = "" if total is None else f" of {total}"
+        self._next = time.monotonic() + 1.0
         self._shown = sys.stderr.isatty()
 
     def show(self, state: StudyState, seconds: float) -> None:
@@ -63,7 +64,7 @@ class _Progress:
             self._next = time.monotonic() + 1.0
             ended = state.trial_states["completed"] + state.trial_states["failed"]
             click.echo(
-                f"\r{ended} of {self._total} trials, {duration(seconds)} simulated   ", err=True,
+                f"\r{ended}{self._of} trials, {duration(seconds)} simulated   ", err=True,
                 nl=False,
             )  # fmt: skip
 

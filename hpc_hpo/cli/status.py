@@ -16,6 +16,7 @@ from hpc_hpo.cli.common import (
     point_text,
     value_text,
 )
+from hpc_hpo.results.limits import Limit, in_words
 from hpc_hpo.results.summary import summary
 from hpc_hpo.results.table import strict_json
 from hpc_hpo.steerer.chain import read_chain
@@ -98,6 +99,9 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
     )
     if trials["budget"] is not None:
         rows["trials"] += f"; budget {trials['budget']}"
+    others = [Limit(**limit) for limit in found["limits"] if limit["kind"] != "trials"]
+    if others:
+        rows["budget"] = in_words(others)
     if found["segments"]:
         rows.update(segment_lines(found["segments"]))
     elif best:

@@ -13,6 +13,7 @@ from typing import Any
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import BlockRecord, Trial, TrialState
 from hpc_hpo.pilot.base import Capacity
+from hpc_hpo.results.limits import Limit, limits
 from hpc_hpo.results.table import direction_sign
 from hpc_hpo.study.segments import plain_segments
 from hpc_hpo.units import parse_duration
@@ -71,8 +72,19 @@ class Tally:
         return int(own or (self.study.get("budget") or {}).get("trials") or 0)
 
     def budget(self, state: StudyState) -> int:
-        """Trials of all segments; it may change while the study runs."""
-        return sum(self.budget_of(state, name) for name in self.known_segments(state))
+        """Trials of all segments; it may change while the study runs. 0: not limited, or not
+        known."""
+        each = [self.budget_of(state, name) for name in self.known_segments(state)]
+        return sum(each) if all(each) else 0
+
+    def limits(self, state: StudyState) -> list[Limit]:
+        """The limits of the budget, the nearest first."""
+        return limits(state, self.study, self.budget(state), self.now(), True)
+
+    def done(self, state: StudyState) -> str:
+        """How many trials have ended, of how many where that is limited."""
+        budget = self.budget(state)
+        return f"{state.final_trials} of {budget}" if budget else f"{state.final_trials} trials"
 
     def update(self, state: StudyState) -> list[Trial]:
         """Trials of this run that became final since the last call."""
@@ -125,27 +137,32 @@ class Tally:
         return max(0.0, self.now() - float(state.run_info.get("at", self.now())))
 
     def remaining_s(self, state: StudyState) -> float | None:
-        """Expected seconds to the end by this run's pace, or to the limit of wall time, whichever
-        comes first; None: not known, or done.
+        """Expected seconds to the first limit of the budget by this run's pace, or to that of wall
+        time; None: not known, or done.
 
         The pace is that since the run's first block began, so that a first wait in a queue does
         not count.
         """
-        done, budget, now = state.final_trials, self.budget(state), self.now()
-        if done >= budget:
+        found, now = self.limits(state), self.now()
+        if any(limit.used >= limit.most for limit in found):
             return None
-        limits = []
-        fresh = done - state.run_base[0]
+        ends = []
+        before = {"trials": state.run_base[0], "steps": state.run_base[2]}
         mark = f"{state.runs}."
-        own = [b.started for b in state.blocks.values() if b.id.startswith(mark) and b.started]
-        since = min(own, default=state.run_info.get("at"))
-        if fresh > 0 and since is not None:
-            limits.append(max(0.0, now - since) / fresh * (budget - done))
-        limit = (self.study.get("budget") or {}).get("wall_time")
-        if limit is not None:
+        own = [b for b in state.blocks.values() if b.id.startswith(mark) and b.started]
+        since = min((b.started for b in own if b.started), default=state.run_info.get("at"))
+        for limit in found:
+            fresh = limit.used - before.get(limit.kind, limit.used)
+            if fresh > 0 and since is not None:
+                ends.append(max(0.0, now - since) / fresh * (limit.most - limit.used))
+            nodes = sum(b.nodes for b in own if b.state == "running")
+            if limit.kind == "node-hours" and nodes:
+                ends.append((limit.most - limit.used) * 3600 / nodes)
+        wall_time = (self.study.get("budget") or {}).get("wall_time")
+        if wall_time is not None:
             passed = max(0.0, now - (state.last_at if state.last_at is not None else now))
-            limits.append(max(0.0, parse_duration(limit) - state.elapsed_s - passed))
-        return min(limits, default=None)
+            ends.append(max(0.0, parse_duration(wall_time) - state.elapsed_s - passed))
+        return min(ends, default=None)
 
 
 @dataclass

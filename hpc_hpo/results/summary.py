@@ -7,6 +7,7 @@ from typing import Any
 from hpc_hpo.folder import StudyFolder, steering_alive
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import BlockRecord, SliceEnd, TrialState
+from hpc_hpo.results.limits import limits, node_seconds
 from hpc_hpo.results.segments import SegmentRow, segment_counts, segment_rows
 from hpc_hpo.results.table import direction_sign
 from hpc_hpo.steering.loop import DONE_REASONS
@@ -49,19 +50,6 @@ def allocated_seconds(state: StudyState, now: float, alive: bool) -> float:
     return sum((block.allocated_s(end) for block, end in ends), 0.0)
 
 
-def node_seconds(state: StudyState, study: dict[str, Any], now: float, alive: bool) -> float:
-    """Node-seconds held by all blocks so far.
-
-    Journals of earlier versions do not tell of nodes; there a block has what the study asks for.
-    """
-    asked = (study.get("blocks") or {}).get("nodes")
-    usual = asked if isinstance(asked, int) else 1
-    return sum(
-        block.held_s(_block_end(block, state, now, alive)) * (block.nodes or usual)
-        for block in state.blocks.values()
-    )
-
-
 def _blocks(state: StudyState, now: float, alive: bool) -> dict[str, Any]:
     counts = {"requested": 0, "running": 0, "ended": 0, "abandoned": 0}
     held = []
@@ -93,7 +81,10 @@ def summary(
     - study, dir: its name and folder
     - state: see study_state; stop_reason: why the last run stopped, if it said so
     - steering: {host, pid, since} of the steering process, or null
-    - trials: counts by state, total, and budget (null when there is no study file to read)
+    - trials: counts by state, total, and budget (null where it sets no number of them, or there
+      is no study file to read)
+    - limits: {kind, used, most} of each limit of the budget that is reached by computing, the
+      nearest first; kind is trials, steps or node-hours
     - segments: counts by state, total, and problems: those that failed -> why; null in a study
       without segments
     - best: {trial, loss, point}, or null
@@ -116,7 +107,8 @@ def summary(
     alive = holder is not None
     best = state.best(direction_sign(study))
     segments = segment_rows(state, study)
-    budgets = [row.budget for row in segments if row.budget is not None]
+    budgets = [row.budget for row in segments]
+    trials = None if None in budgets else sum(filter(None, budgets))
     allocated = allocated_seconds(state, now, alive)
     # What a living steering process has not yet written down.
     since = max(0.0, now - state.last_at) if alive and state.last_at is not None else 0.0
@@ -129,8 +121,12 @@ def summary(
         "trials": {
             **{each.value: state.trial_states[each.value] for each in TrialState},
             "total": len(state.trials),
-            "budget": sum(budgets) if budgets else None,
+            "budget": trials,
         },
+        "limits": [
+            {"kind": limit.kind, "used": limit.used, "most": limit.most}
+            for limit in limits(state, study, trials, now, alive)
+        ],
         "segments": _segments(segments) if "segments" in study else None,
         "best": best and {"trial": best.id, "loss": best.loss, "point": best.point},
         "blocks": _blocks(state, now, alive),

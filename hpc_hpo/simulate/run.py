@@ -22,7 +22,7 @@ from hpc_hpo.optimizers.ready import with_queue
 from hpc_hpo.pilot.base import Capacity
 from hpc_hpo.pilot.queues import check_queue, longest_walltime, queue_of
 from hpc_hpo.pilot.shapes import Shapes, check_shapes
-from hpc_hpo.plan import is_resumable, resolve_blocks
+from hpc_hpo.plan import resolve_blocks
 from hpc_hpo.simulate.clock import START, VirtualClock
 from hpc_hpo.simulate.draws import Draw
 from hpc_hpo.simulate.helper import VirtualHelper
@@ -38,6 +38,7 @@ from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.study import Study
 from hpc_hpo.version import __version__
 from hpc_hpo.worker.margin import interval
+from hpc_hpo.workload import is_resumable
 
 #: Of a trial, where nothing says how many it has.
 STEPS = 20
@@ -235,7 +236,8 @@ def simulate(
         given.checkpoint_s, interval(study.checkpoint.every, given.checkpoint_s),
         given.fails, given.seed,
         _objectives(study, given.objective or smooth(study, given.seed)),
-        study.fidelity.metric if study.fidelity is not None else None,
+        study.fidelity.metric if study.fidelity is not None
+        else "loss" if study.budget.epochs is not None else None,
     )  # fmt: skip
     clock = VirtualClock(given.cpu)
     conditions = Conditions(

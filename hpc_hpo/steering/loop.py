@@ -17,17 +17,13 @@ from typing import Any
 from hpc_hpo.clock import Clock
 from hpc_hpo.errors import StorageError
 from hpc_hpo.journal import Event, Journal, StudyState
-from hpc_hpo.model import (
-    SegmentInfo,
-    SliceEnd,
-    SliceOutcome,
-    SliceRequest,
-    Trial,
-)
+from hpc_hpo.model import SegmentInfo, SliceEnd, SliceOutcome, SliceRequest, Trial
 from hpc_hpo.pilot.base import Capacity, Pilot
+from hpc_hpo.steering.dispatch import slice_request
 from hpc_hpo.steering.fidelity.rungs import Rungs
 from hpc_hpo.steering.pace import Pace
 from hpc_hpo.steering.portfolio import Portfolio
+from hpc_hpo.steering.spending import Spending
 from hpc_hpo.steering.terms import Terms
 from hpc_hpo.steering.verdict import end_event, reached
 
@@ -47,7 +43,9 @@ MIXED_AHEAD, MIXED_LEAST = 0.25, 2
 DRAIN_S = 120.0
 
 #: Why a loop ended, and whether the study is then done.
-DONE_REASONS = frozenset({"budget", "exhausted", "target", "wall_time", "segments"})
+DONE_REASONS = frozenset(
+    ("budget", "epochs", "node_hours", "exhausted", "target", "wall_time", "segments", "failing")
+)
 
 
 class Steering:
@@ -105,6 +103,7 @@ class Steering:
         self._cpu_due = clock.now() + CPU_RECORD_S
         self._storage_error: StorageError | None = None
         self._rungs = Rungs(terms.fidelity, state, terms.sign)
+        self._spending = Spending(terms, state)
         for trial in state.trials.values():
             if not (trial.final or trial.waits) and trial.open_slice is None:
                 self._enqueue(trial, 0.0)
@@ -187,18 +186,30 @@ class Steering:
     def _end(self, trial: Trial) -> None:
         self._searches.told(trial)
         self._rungs.ended(trial)
+        self._spending.learn(trial)
 
     def _stop_early(self) -> None:
         """Stop the trials whose rung was their last."""
-        condemned = self._rungs.settle(self._searches.runs) if self._settled() else []
+        # Where only the epochs are spent, those that wait may go on with more of them.
+        keep = self._spending.spent
+        condemned = self._rungs.settle(self._searches.runs, keep) if self._settled() else []
         while trial := (condemned.pop() if condemned else self._rungs.condemned()):
             now, loss = self._clock.now(), self._rungs.loss(trial)
             self._happen({"e": "early", "trial": trial.id, "at": now, "loss": loss})
             self._end(trial)
 
     def _settled(self) -> bool:
-        open_ = self._in_flight or self._waiting or self._searches.left
-        return not open_ and self._rungs.next(self._searches.runs) is None
+        open_ = self._in_flight or self._waiting or self._left
+        return not open_ and self._sent_on() is None
+
+    @property
+    def _left(self) -> int:
+        """New trials that may be asked now."""
+        return min(self._searches.left, self._spending.trials)
+
+    def _sent_on(self) -> tuple[Trial, int | None] | None:
+        """Who goes on from a rung, and to which."""
+        return self._rungs.next(self._searches.runs, forced=self._spending.spent)
 
     def refuse(self, outcome: SliceOutcome) -> None:
         """Log an outcome that is not of the trial's open slice; it changes nothing else."""
@@ -219,6 +230,7 @@ class Steering:
             while True:
                 self._in_flight -= 1
                 self._width -= self._widths.pop(outcome["trial"], 0)
+                self._spending.ended(self.state.trials[outcome["trial"]])
                 self.take(outcome)
                 outcome = self._clock.next_of(self._arrived, 0.0)
         except queue.Empty:
@@ -228,8 +240,8 @@ class Steering:
 
     def demand(self) -> int:
         """Slices that run or could run now."""
-        could = self._in_flight + len(self._waiting) + self._searches.left
-        could += self._rungs.next(self._searches.runs) is not None
+        could = self._in_flight + len(self._waiting) + self._left
+        could += self._sent_on() is not None
         return could if self.terms.parallel is None else min(could, self.terms.parallel)
 
     def _spare(self, room: int) -> int:
@@ -250,10 +262,10 @@ class Steering:
             trial = self.state.trials[heapq.heappop(self._waiting)[2]]
             requests.append(self._open_slice(trial, now, self._rungs.stop_step(trial)))
             room -= self._widths[trial.id]
-        while self._spare(room) > 0 and (found := self._rungs.next(self._searches.runs)):
+        while self._spare(room) > 0 and (found := self._sent_on()):
             requests.append(self._open_slice(found[0], now, found[1]))
             room -= self._widths[found[0].id]
-        while asked := self._ask(min(self._spare(room), self._searches.left)):
+        while asked := self._ask(min(self._spare(room), self._left)):
             for trial in asked:
                 requests.append(self._open_slice(trial, now, self._rungs.stop_step(trial)))
                 room -= self._widths[trial.id]
@@ -296,30 +308,13 @@ class Steering:
         if stop_step is not None:
             event["stop_step"] = stop_step
         self._happen(event)
+        self._spending.opened(trial, stop_step)
         if waited:
             self._rungs.went_on(trial)
         shape = self.terms.shape_of(trial.point)
         self._widths[trial.id] = width = self.terms.width_of(shape)
         self._width += width
-        request = SliceRequest(
-            shape=shape.spec(),
-            width=width,
-            dir=self._directory,
-            task=self.terms.task,
-            run=self.state.runs,
-            trial=trial.id,
-            slice=number,
-            point=trial.point,
-            seed=trial.seed,
-            attempt=trial.failures + 1,
-            known_step=max(trial.reports, default=-1),
-            spent_s=round(trial.spent_s, 3),
-            margin_s=round(self._pace.margin_s(), 3),
-            needs_s=round(self._pace.needs_s(trial), 3),
-            stop_step=stop_step,
-        )
-        if (usual := self._pace.usual()) is not None:
-            request["usual"] = usual
+        request = slice_request(trial, self._directory, self.terms.task, shape, width, self._pace)
         if trial.segment is not None:
             request["segment"] = self._segment(trial.segment)
         return request
@@ -328,7 +323,10 @@ class Steering:
 
     def finished(self) -> str:
         """Why the study is done, or "" while it is not."""
-        return self._searches.finished() or reached(self.terms, self.state)
+        reason = reached(self.terms, self.state, self._clock.now())
+        if not (reason or self._in_flight or self._waiting) and self._spending.spent:
+            reason = "" if self._rungs.hopes(self._searches.runs) else "epochs"
+        return self._searches.finished() or reason
 
     def run(self) -> str:
         """Steer until the study is done or is asked to stop; returns why.

@@ -135,11 +135,12 @@ class Opening:
             points=segments.transfer.points, neighbours=segments.transfer.neighbours,
         )  # fmt: skip
 
-    def total_trials(self) -> int:
-        """The budgets of all segments, as they are now."""
+    def total_trials(self) -> int | None:
+        """The budgets of all segments, as they are now; None: one of them has none."""
         segments, known = self.study.segments, self._state.segments
         own = {name: known[name].trials for name in segments if name in known}
-        return sum(own.get(name) or segments.trials(name) for name in segments)
+        each = [own.get(name) or segments.trials(name) for name in segments]
+        return None if None in each else sum(filter(None, each))
 
     def _search(self, segment: Segment) -> Search:
         make = partial(make_optimizer, self.study, segment, ready=True)

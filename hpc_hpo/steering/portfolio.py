@@ -347,7 +347,7 @@ class Portfolio:
         first = pioneers(list(self._seats))
         for name, seat in self._seats.items():
             if name not in first:
-                seat.pass_ += seat.trials / 2
+                seat.pass_ += seat.half
 
     def _compare(self) -> None:
         if self._points:
@@ -357,7 +357,7 @@ class Portfolio:
                 self._tell_others(seat)
 
     def _tell_others(self, seat: Seat) -> None:
-        if self._alike is not None and seat.gains.count >= max(3, seat.trials / 2):
+        if self._alike is not None and seat.gains.count >= max(3, seat.half):
             self._alike.learned(seat.search.name)
 
     def _note(self, seat: Seat, trial: Trial) -> None:

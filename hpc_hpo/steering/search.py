@@ -17,6 +17,12 @@ HALF_LIFE = 5
 #: What counts as an improvement: this much of the standard deviation of its losses so far.
 LEAST_GAIN = 0.01
 
+#: More trials than any study has: the budget of a search that has none. A number that sums with
+#: others and comes back exactly, as infinity would not.
+UNLIMITED = 1 << 40
+#: So many results of a search without a budget are worth learning from for others.
+ENOUGH = 10
+
 #: Numbers from here on, beyond any trial's, stand for results of `start_from` in optimisers.
 FIRST_GIVEN = 1 << 40
 
@@ -29,7 +35,7 @@ class Search:
 
     Attributes:
         name: None for the only one of a study without segments.
-        trials: its budget.
+        trials: its budget; None: only limits of the whole study end it.
         target: a loss (times the study's sign) that ends it; None: no target.
         make: its optimiser, new; the argument is how often it was begun again.
         values: of its segment.
@@ -37,7 +43,7 @@ class Search:
     """
 
     name: str | None
-    trials: int
+    trials: int | None
     make: Callable[[int], Optimizer]
     target: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)

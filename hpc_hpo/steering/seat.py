@@ -6,7 +6,7 @@ from hpc_hpo.journal import StudyState
 from hpc_hpo.model import Trial
 from hpc_hpo.optimizers.base import Optimizer
 from hpc_hpo.segment_record import SegmentRecord
-from hpc_hpo.steering.search import Gains, Proposal, Search, Status
+from hpc_hpo.steering.search import ENOUGH, UNLIMITED, Gains, Proposal, Search, Status
 
 _NOT_BEGUN = SegmentRecord()
 
@@ -48,6 +48,11 @@ class Seat:
 
     @property
     def trials(self) -> int:
-        """Its budget."""
-        own = self.record.trials
-        return self.search.trials if own is None else own
+        """Its budget; UNLIMITED where it has none."""
+        own = self.search.trials if self.record.trials is None else self.record.trials
+        return UNLIMITED if own is None else own
+
+    @property
+    def half(self) -> float:
+        """Results after which others may learn from it: half of its budget."""
+        return self.trials / 2 if self.trials < UNLIMITED else ENOUGH

@@ -21,6 +21,10 @@ class Terms:
         sign: +1 to minimise the loss, -1 to maximise it.
         task: name of the task file that workers read.
         wall_time_s: steering time after which the study is done; None = no limit.
+        epochs: steps of all trials together, after which the study is done; None = no limit.
+        node_s: node-seconds of all blocks, after which it is; None = no limit.
+        nodes: of a block.
+        endless: the number of trials is not limited.
         block_s: walltime of a block; None = without end.
         floor_s: smallest margin before a block's end.
         shape_of: the shape of a point's trial.
@@ -36,6 +40,10 @@ class Terms:
     max_attempts: int = 3
     max_losses: int = 5
     wall_time_s: float | None = None
+    epochs: int | None = None
+    node_s: float | None = None
+    nodes: int = 1
+    endless: bool = False
     expected_s: float | None = None
     block_s: float | None = None
     floor_s: float = 1.0
@@ -51,7 +59,7 @@ def terms_of(study: Study, site: Site, task: str) -> Terms:
     Args:
         task: name of the task file.
     """
-    shapes = Shapes(study, site)
+    shapes, hours = Shapes(study, site), study.budget.node_hours
     return Terms(
         shape_of=shapes.of,
         width_of=shapes.width,
@@ -63,6 +71,10 @@ def terms_of(study: Study, site: Site, task: str) -> Terms:
         max_attempts=study.trial.max_attempts,
         max_losses=study.trial.max_losses,
         wall_time_s=study.budget.wall_time,
+        epochs=study.budget.epochs,
+        node_s=None if hours is None else hours * 3600,
+        nodes=study.blocks.nodes,
+        endless=study.segments.total_trials is None,
         expected_s=study.trial.expected_time,
         block_s=study.blocks.walltime,
         floor_s=site.checkpoint_floor,

@@ -22,10 +22,28 @@ LASTING_ERRORS = frozenset({"loss", "timeout", "import", "network"})
 PLANNED = ("steering", "stop", "rung")
 
 
-def reached(terms: Terms, state: StudyState) -> str:
-    """Which limit of the whole study the journal shows reached, or ""."""
+#: So many failures in one run, and nothing else in the whole study, end a search without a budget
+#: of trials: it would go on failing for as long as its node-hours last.
+HOPELESS = 100
+
+
+def reached(terms: Terms, state: StudyState, now: float | None = None) -> str:
+    """Which limit of the whole study is reached, or "".
+
+    That of epochs is not among them: see spending.
+
+    Args:
+        now: until when blocks are counted; None: until the journal's last event.
+    """
     if terms.wall_time_s is not None and state.elapsed_s >= terms.wall_time_s:
         return "wall_time"
+    until = state.last_at if now is None else now
+    if terms.node_s is not None and state.node_s(until or 0.0, terms.nodes) >= terms.node_s:
+        return "node_hours"
+    failed = state.trial_states[TrialState.FAILED.value]
+    here = state.final_trials - state.run_base[0]
+    if terms.endless and here >= HOPELESS and failed == state.final_trials and not state.steps:
+        return "failing"
     return ""
 
 

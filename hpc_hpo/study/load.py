@@ -302,8 +302,8 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
             found=doc.scalars.get("trial.expected_time"),
             valid=f"at most {doc.scalars.get('trial.max_time')}",
         )  # fmt: skip
-    if study.fidelity is not None:
-        yield from study.fidelity.problems(study.kind, doc)
+    yield from study.budget.problems(study.kind, doc)
+    yield from study.fidelity.problems(study.kind, doc) if study.fidelity is not None else ()
     if study.command and not study.command[0].strip():
         yield doc.problem("command[0]", "the program's name is empty")
     # Upper case, because a command gets each as HPC_HPO_INPUT_<NAME>.

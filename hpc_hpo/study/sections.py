@@ -112,10 +112,42 @@ class OptimizerChoice(Model):
 class Budget(Model):
     """When the study is done: at the first limit that is reached."""
 
-    trials: Count = Field(description="number of trials, as in trials: 40")
+    trials: Count | None = Field(None, description="number of trials, as in trials: 40")
+    epochs: Count | None = Field(None, description="steps that all trials together report")
+    node_hours: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="node-hours of all blocks, all runs"
+    )
     parallel: Count | None = Field(None, description="trials at one time; all workers by default")
     wall_time: PositiveDuration | None = Field(None, description="time of steering, all runs")
     target_loss: float | None = Field(None, description="stop once a loss is as good as this")
+
+    @model_validator(mode="after")
+    def _ends(self) -> Budget:
+        if self.trials is None and self.epochs is None and self.node_hours is None:
+            raise refuse(
+                "nothing says how much is to be computed", "trials, epochs or node_hours, as in "
+                "{trials: 40}",
+            )  # fmt: skip
+        return self
+
+    def problems(self, kind: str, doc: Document) -> Iterator[InputError]:
+        """What the model cannot see; `kind` is that of the study's payload."""
+        if self.epochs is not None and kind != "python":
+            yield doc.problem(
+                "budget.epochs", f"{kind} payloads report no steps", found=self.epochs,
+                valid="budget.trials or budget.node_hours",
+            )  # fmt: skip
+
+    def words(self, trials: int | None) -> str:
+        """What ends the search, for people.
+
+        Args:
+            trials: of all segments together; None: not limited.
+        """
+        limits = [] if trials is None else [f"{trials} trials"]
+        limits += [] if self.epochs is None else [f"{self.epochs} steps of all trials together"]
+        limits += [] if self.node_hours is None else [f"{self.node_hours:g} node-hours"]
+        return limits[0] if len(limits) == 1 else f"{', '.join(limits)}; whichever comes first"
 
 
 class Fidelity(Model):

@@ -40,7 +40,7 @@ class Segment:
         space: its whole search space.
         optimizer: name and options, without the seed.
         seed: of its optimiser.
-        trials: its budget.
+        trials: its budget; None: only the whole study's epochs or node-hours end it.
         target_loss: a loss as good as this ends its search; None: no target.
         inputs: those that it alone needs, with their sources filled in.
     """
@@ -50,7 +50,7 @@ class Segment:
     space: Space
     optimizer: dict[str, Any]
     seed: int
-    trials: int
+    trials: int | None
     target_loss: float | None
     inputs: tuple[Input, ...]
 
@@ -63,7 +63,7 @@ class Shared:
     constraint: tuple[str, ...]
     optimizer: OptimizerChoice
     seed: int
-    trials: int
+    trials: int | None
     target_loss: float | None
     inputs: tuple[Input, ...]
 
@@ -163,15 +163,16 @@ class Segments:
             self._by_number = {number: name for name, number in self._numbers.items()}
         return self._numbers
 
-    def trials(self, name: str | None) -> int:
-        """The budget of one segment."""
+    def trials(self, name: str | None) -> int | None:
+        """The budget of one segment; None: it has none of its own."""
         own = self._entries[name].trials
         return self._shared.trials if own is None else own
 
     @property
-    def total_trials(self) -> int:
-        """The budgets of all segments together."""
-        return sum(self.trials(name) for name in self._entries)
+    def total_trials(self) -> int | None:
+        """The budgets of all segments together; None: one of them has none."""
+        each = [self.trials(name) for name in self._entries]
+        return None if None in each else sum(filter(None, each))
 
     # ---------------------------------------------------------------- making
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import Trial
@@ -114,14 +114,19 @@ class Rungs:
         self._policies.pop(segment, None)
         self._live.pop(segment, None)
 
-    def next(self, runs: Callable[[Trial], bool]) -> tuple[Trial, int | None] | None:
+    def next(
+        self, runs: Callable[[Trial], bool], forced: bool = False
+    ) -> tuple[Trial, int | None] | None:
         """A trial that is to go on from its rung, and the step of its next one.
 
         Args:
             runs: whether a trial's segment may run now.
+            forced: only those that `settle` sends on.
         """
         for number, step in self._forced.items():
             return self._state.trials[number], step
+        if forced:
+            return None
         for name in list(self._live):
             found = self._policies[name].ripe() if name in self._policies else None
             if found is None:
@@ -138,21 +143,35 @@ class Rungs:
                 return self._state.trials[number]
         return None
 
-    def settle(self, runs: Callable[[Trial], bool]) -> list[Trial]:
+    def hopes(self, runs: Callable[[Trial], bool]) -> dict[int, int | None]:
+        """The best trial of each segment of which none has completed -> its next rung."""
+        found = {}
+        for waiting, policy in self._idle(runs):
+            segment = self._state.trials[waiting[0]].segment
+            last = None if self._state.segment(segment).completed else policy.last_resort()
+            if last is not None:
+                found[last[0]] = last[1]
+        return found
+
+    def _idle(self, runs: Callable[[Trial], bool]) -> Iterator[tuple[list[int], Policy]]:
+        for policy in self._policies.values():
+            waiting = policy.waiting
+            if waiting and runs(self._state.trials[waiting[0]]):
+                yield waiting, policy
+
+    def settle(self, runs: Callable[[Trial], bool], keep: bool = False) -> list[Trial]:
         """What is to be stopped where nothing runs, is ripe, or is left to be asked.
 
         A segment of which no trial has completed sends its best one on instead.
+
+        Args:
+            keep: stop none.
         """
-        stopped = []
-        for name, policy in self._policies.items():
-            waiting = [self._state.trials[number] for number in policy.waiting]
-            if not waiting or not runs(waiting[0]):
-                continue
-            last = None if self._state.segment(name).completed else policy.last_resort()
-            if last is not None:
-                self._forced[last[0]] = last[1]
-            else:
-                stopped += waiting
+        self._forced.update(self.hopes(runs))
+        stopped: list[Trial] = []
+        for waiting, _ in self._idle(runs):
+            if not (keep or self._forced.keys() & set(waiting)):
+                stopped += [self._state.trials[number] for number in waiting]
         return stopped
 
     def loss(self, trial: Trial) -> float | None:
