@@ -93,6 +93,8 @@ class _Progress:
 @click.option("--start-up", default="60s", show_default=True, callback=_draw,
               help="From a job's start to its first trial.")  # fmt: skip
 @click.option("--mtbf", callback=_seconds, help="Mean time between failures of a node.")
+@click.option("--preempt", callback=_draw,
+              help="How long jobs last from when the queue may preempt them.")  # fmt: skip
 @click.option("--time", "stop_s", callback=_seconds, help="Ends the simulation after so long.")
 @click.option("--cpu", type=click.FloatRange(0), default=1.0, show_default=True,
               help="Scales steering's CPU time; with 0, equal seeds give equal runs.")  # fmt: skip
@@ -126,7 +128,7 @@ def simulate_command(path: Path, site_name: str | None, as_json: bool, **options
         steps=options["steps"] or (table.steps if table and not study.fidelity else None),
         resumable=options["checkpoints"], checkpoint_s=options["checkpoint_time"],
         fails=options["fail"], queue_wait=options["queue_wait"], start_up=options["start_up"],
-        mtbf_s=options["mtbf"] or None, stop_s=options["stop_s"],
+        mtbf_s=options["mtbf"] or None, preempted=options["preempt"], stop_s=options["stop_s"],
         trials=options["trials"], cpu=options["cpu"], seed=options["seed"],
         objective=maker,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from hpc_hpo.pilot.launchers import JobScript, launch_line
 from hpc_hpo.pilot.lsf import LsfJobs
 from hpc_hpo.pilot.patience import Patience
 from hpc_hpo.pilot.pbs import PbsJobs
+from hpc_hpo.pilot.policy import SLICES_SHARE
 from hpc_hpo.pilot.queues import jobs_to_submit
 from hpc_hpo.pilot.scheduler import Caller, Reply, call
 from hpc_hpo.pilot.slurm import SlurmJobs
@@ -34,9 +35,6 @@ QUIET_GROWTH = 1.5
 QUIET_LIMIT = 10.0
 #: The longest wait between two tries to reach a scheduler that is down, in seconds.
 LONGEST_WAIT_S = 600.0
-#: Of the time from TERM to KILL, the part that slices get to checkpoint; the rest is for ending
-#: their processes.
-SLICES_SHARE = 0.75
 #: How often a node looks for requests in the study folder: at least so many seconds apart, and
 #: all nodes of a block together not more than so many times a second.
 NODE_LOOK_S, LOOKS_PER_S = 2.0, 100

@@ -14,6 +14,9 @@ RELEASE_SLACK_S = 30.0
 AS_LONG = 0.8
 #: A successor is requested at the earliest when this share of a block is left.
 LEAD_SHARE = 0.9
+#: Of the time from TERM to KILL, the part that slices get to checkpoint; the rest is for ending
+#: their processes.
+SLICES_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,16 @@ def longest_walltime(site: Site, queue: str | None, nodes: int) -> float | None:
     return min(limits, default=None)
 
 
+def preemptible_after(site: Site, queue: str | None, nodes: int) -> float | None:
+    """Seconds that a job of `nodes` nodes runs before it may be preempted; None = it never is.
+
+    Raises:
+        InputError: the queue is unknown.
+    """
+    entries = (b for b in bins(site, queue) if b.nodes[0] <= nodes <= b.nodes[1])
+    return next((b.preemptible_after for b in entries), None)
+
+
 def _wrong_size(site: Site, queue: str | None, nodes: int, entries: tuple[Bin, ...]) -> InputError:
     ranges = " and ".join(f"{b.nodes[0]} to {b.nodes[1]}" for b in _joined(entries))
     return InputError(

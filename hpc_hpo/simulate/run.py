@@ -20,14 +20,22 @@ from hpc_hpo.launch import freeze
 from hpc_hpo.model import TASK_FILE
 from hpc_hpo.optimizers.ready import with_queue
 from hpc_hpo.pilot.base import Capacity
-from hpc_hpo.pilot.queues import check_queue, longest_walltime, queue_of
+from hpc_hpo.pilot.policy import SLICES_SHARE
+from hpc_hpo.pilot.queues import (
+    check_queue,
+    longest_walltime,
+    preemptible_after,
+    queue_name,
+    queue_of,
+)
 from hpc_hpo.pilot.shapes import Shapes, check_shapes
 from hpc_hpo.plan import resolve_blocks
 from hpc_hpo.simulate.clock import START, VirtualClock
+from hpc_hpo.simulate.conditions import PARTS, Conditions
 from hpc_hpo.simulate.draws import Draw
 from hpc_hpo.simulate.helper import VirtualHelper
 from hpc_hpo.simulate.objectives import Maker, Objective, smooth
-from hpc_hpo.simulate.site import PARTS, Conditions, ModelPilot
+from hpc_hpo.simulate.site import ModelPilot
 from hpc_hpo.simulate.trials import Trials
 from hpc_hpo.site import Site
 from hpc_hpo.steering.loop import Steering
@@ -54,6 +62,7 @@ class Assumptions:
         steps: None = fidelity.max where trials may be stopped early, else STEPS.
         resumable: None = as the study's kind of objective lets one expect.
         start_up, queue_wait, mtbf_s, dispatch_s, submit_cpu_s: see site.Conditions.
+        preempted: how long a job runs from when it may be preempted until it is; None = for ever.
         stop_s: the simulation ends after so much virtual time; None = with the study.
         trials: in place of the study's budget; only without segments.
         cpu: virtual seconds that a second of steering's CPU time takes; 0 = none.
@@ -71,6 +80,7 @@ class Assumptions:
     mtbf_s: float | None = None
     dispatch_s: float = 0.001
     submit_cpu_s: float = 0.0005
+    preempted: Draw | None = None
     stop_s: float | None = None
     trials: int | None = None
     cpu: float = 1.0
@@ -212,6 +222,23 @@ def _objectives(study: Study, make: Maker) -> Callable[[str | None], Objective]:
     return of
 
 
+def _preempted(
+    study: Study, site: Site, beyond: Draw | None
+) -> Callable[[np.random.Generator], float] | None:
+    """How long jobs run until they are preempted."""
+    if beyond is None:
+        return None
+    after_s = preemptible_after(site, study.queue, study.blocks.nodes)
+    if after_s is None:
+        queue = queue_name(site, study.queue)
+        where = site.name if queue is None else f"queue {queue} at {site.name}"
+        raise InputError(
+            f"{where} preempts no jobs of {study.blocks.nodes} nodes", key="--preempt",
+            valid="a queue with preemptible_after in the site's file",
+        )  # fmt: skip
+    return lambda rng: after_s + beyond(rng)
+
+
 def simulate(
     study: Study, site: Site, given: Assumptions, *, keep: Path | None = None,
     observe: Callable[[StudyState, float], None] = lambda state, seconds: None,
@@ -224,8 +251,8 @@ def simulate(
         observe: called now and then with the state and the virtual seconds so far.
 
     Raises:
-        InputError: `keep` is not empty, the objective has no loss for a point, or the steps are
-            not those of the study.
+        InputError: `keep` is not empty, the objective has no loss for a point, the steps are not
+            those of the study, or its queue preempts no jobs.
     """
     if given.trials is not None and study.segments.named:
         raise InputError("the study's segments have budgets of their own", key="--trials")
@@ -244,7 +271,8 @@ def simulate(
         study.blocks.nodes, shapes.per_node, study.blocks.max, study.blocks.walltime,
         queue_of(site, study.queue), given.queue_wait if site.batch else Draw("constant", (0.0,)),
         given.start_up, given.mtbf_s, min(2.0, site.poll), site.heartbeat.threshold,
-        given.dispatch_s, given.submit_cpu_s, given.seed,
+        given.dispatch_s, given.submit_cpu_s, given.seed, _preempted(study, site, given.preempted),
+        site.kill_grace * SLICES_SHARE,
     )  # fmt: skip
     pilot, helper = ModelPilot(conditions, clock, trials), VirtualHelper(clock, given.fit_s)
     state, sign = StudyState(), study.direction_sign

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections import defaultdict, deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,48 +18,11 @@ from hpc_hpo.pilot.base import Capacity
 from hpc_hpo.pilot.policy import LEAD_SHARE, Limits, LiveBlock, decide
 from hpc_hpo.pilot.queues import jobs_to_submit
 from hpc_hpo.simulate.clock import VirtualClock
-from hpc_hpo.simulate.draws import Draw
-from hpc_hpo.simulate.trials import NODE, WAIT, Course, Trials
-from hpc_hpo.site import Queue
+from hpc_hpo.simulate.conditions import Conditions
+from hpc_hpo.simulate.trials import NODE, PREEMPTION, WAIT, Course, Trials
 
 #: Slices at the head of the queue that are tried on the blocks there are.
 TRIED = 16
-#: What becomes of allocated worker time; the parts add up to it.
-PARTS = (
-    "trials", "checkpoints", "start-up", "waiting for points", "ends of blocks", "work lost",
-    "failed attempts", "dead nodes", "nothing left to do",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the blocks are and what they meet; times in seconds.
-
-    Attributes:
-        per_node: workers of a node.
-        queue: its limits; None = none are known.
-        wait: of a job in the queue.
-        start_up: from a job's start to its first slice.
-        mtbf_s: mean time between failures of one node; None = none fails.
-        look_s: between two looks of the pilot at its blocks.
-        notice_s: after which a lost node's slices are known to be lost.
-        dispatch_s: the interchange's time for one slice.
-        submit_cpu_s: steering's CPU time for a slice beyond the loop's own: Parsl's part.
-    """
-
-    nodes: int
-    per_node: int
-    max_blocks: int
-    walltime_s: float | None
-    queue: Queue | None
-    wait: Draw
-    start_up: Draw
-    mtbf_s: float | None
-    look_s: float
-    notice_s: float
-    dispatch_s: float
-    submit_cpu_s: float
-    seed: int
 
 
 @dataclass
@@ -89,6 +53,8 @@ class ModelPilot:
     def __init__(self, conditions: Conditions, clock: VirtualClock, trials: Trials) -> None:
         self._is, self._clock, self._trials = conditions, clock, trials
         self._blocks: dict[str, _Block] = {}
+        #: blocks whose wait is over, while as many run as the queue lets run
+        self._held: deque[Callable[[float], None]] = deque()
         self._queue: list[tuple[int, int, SliceRequest, Future[SliceOutcome]]] = []
         self._order = itertools.count()
         self._events: list[dict[str, Any]] = []
@@ -200,6 +166,9 @@ class ModelPilot:
     ) -> None:
         if block.state == "ended":
             return
+        if self._full():
+            self._held.append(lambda freed: self._start_block(block, freed, start_up, rng))
+            return
         block.state, block.started = "running", at
         if self._is.walltime_s is not None:
             block.deadline = at + self._is.walltime_s
@@ -208,8 +177,19 @@ class ModelPilot:
         self._say(block, at, started=at, workers=self._is.nodes * self._is.per_node,
                   deadline=block.deadline if finite else None)  # fmt: skip
         self._clock.at(at + start_up, lambda up: self._come_up(block, up))
+        if self._is.preempted is not None:
+            own = np.random.default_rng([self._is.seed, PREEMPTION, int(block.id)])
+            taken = at + self._is.preempted(own)
+            if taken + self._is.grace_s < block.deadline:
+                self._clock.at(taken, lambda now: self._preempt(block, now))
         if self._is.mtbf_s:
             self._await_failure(block, at, np.random.default_rng([self._is.seed, NODE, self.jobs]))
+
+    def _full(self) -> bool:
+        """Whether as many jobs run as the queue lets run."""
+        most = self._is.queue.max_running if self._is.queue is not None else None
+        running = (b.state == "running" for b in self._blocks.values())
+        return most is not None and sum(running) >= most
 
     def _come_up(self, block: _Block, at: float) -> None:
         if block.state != "running":
@@ -253,6 +233,16 @@ class ModelPilot:
             flight.course.cut(now, SliceEnd.LOST, "died")
             self._finish(flight, now, self._is.notice_s)
 
+    def _preempt(self, block: _Block, at: float) -> None:
+        """TERM: its slices have the grace to checkpoint, and none begins there any more."""
+        if block.state == "ended":
+            return
+        block.deadline = at - 1.0
+        ends = at + self._is.grace_s
+        for flight in block.running.values():
+            self._course(flight, ends, "preempted")
+        self._clock.at(ends, lambda now: self._end_block(block, now, "preempted"))
+
     def _end_block(self, block: _Block, at: float, reason: str) -> None:
         if block.state == "ended":
             return
@@ -260,7 +250,8 @@ class ModelPilot:
         block.state, block.reason = "ended", reason
         del self._blocks[block.id]
         # What waits and did not begin here does not fit what was left of the block.
-        idle = "ends of blocks" if reason == "walltime" or self._queue else "nothing left to do"
+        forced = reason in ("walltime", "preempted")
+        idle = "ends of blocks" if forced or self._queue else "nothing left to do"
         for flight in list(block.running.values()):
             if reason in ("stopped", "released"):
                 flight.course.cut(at, SliceEnd.LOST, "steering")
@@ -277,6 +268,8 @@ class ModelPilot:
                 self.parts["dead nodes"] += self._is.per_node * (at - since)
             self.node_s += self._is.nodes * (at - block.started)
         self._say(block, at, ended=at, reason=reason)
+        while self._held and not self._full():
+            self._held.popleft()(at)
 
     # -- slices --------------------------------------------------------------------
 
@@ -316,7 +309,7 @@ class ModelPilot:
             # The stop leaves it time, unlike the block's end.
             course.follow(deadline + DRAIN_S, reason, DRAIN_S)
         else:
-            course.follow(deadline, reason)
+            course.follow(deadline, reason, self._is.grace_s if reason == "preempted" else None)
         flight.course = course
         self._clock.at(course.ends, lambda at: self._expire(flight, course, at))
 

@@ -14,7 +14,7 @@ from hpc_hpo.simulate.objectives import Objective
 from hpc_hpo.worker.margin import ENOUGH, Steps, margin
 
 #: Purposes of random numbers, so that none depends on another's.
-TIME, FAILURE, WAIT, NODE = 1, 2, 3, 4
+TIME, FAILURE, WAIT, NODE, PREEMPTION = 1, 2, 3, 4, 8
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Course:
             if why:
                 self.outcome["reason"] = why
         if self.ends > deadline:
-            self.cut(deadline, SliceEnd.LOST, "walltime")
+            self.cut(deadline, SliceEnd.LOST, reason)
 
     def _steps_until(self, deadline: float, margin_s: float | None) -> int:
         """How many steps it makes before it stops ahead of `deadline`; by the worker's rule."""

@@ -171,6 +171,8 @@ def test_that_what_is_no_distribution_is_refused_by_name(text: str) -> None:
     (["--trial-time", "10m", "--objective", "nothing:here"], "--objective"),
     (["--trial-time", "10m", "--mtbf", "long"], "--mtbf"),
     (["--trial-time", "10m", "--keep", "."], "--keep"),
+    (["--trial-time", "10m", "--preempt", "1h"], "queue batch at summit preempts no jobs"),
+    (["--trial-time", "10m", "--preempt", "never"], "--preempt"),
 ])  # fmt: skip
 def test_that_a_user_s_mistake_is_one_clear_error(
     tmp_path: Path, arguments: list[str], word: str, monkeypatch: pytest.MonkeyPatch
@@ -193,3 +195,46 @@ def test_that_the_command_prints_and_writes_only_what_it_is_asked_for(tmp_path: 
     assert "utilisation" in result.output
     assert "30 completed" in result.output
     assert [p.name for p in tmp_path.iterdir()] == ["study.yaml"]
+
+
+KILLABLE = STUDY + "queue: killable\n"
+
+
+@pytest.mark.parametrize("steps", [600, 4])
+def test_that_preempted_jobs_end_early_and_their_trials_go_on(tmp_path: Path, steps: int) -> None:
+    found = run(tmp_path, text=KILLABLE, nodes=4, trials=600, steps=steps, checkpoint_s=1.0,
+                preempted=Draw("constant", (1800.0,)))  # fmt: skip
+    assert found.study.blocks.walltime == 24 * 3600
+    ended = [block for block in found.state.blocks.values() if block.reason == "preempted"]
+    assert ended
+    for block in ended:
+        # 2 h until it may be, half an hour until it is, and 3/4 of 10 s for its slices.
+        assert block.ended is not None and block.started is not None
+        assert block.ended - block.started == pytest.approx(2.5 * 3600 + 7.5)
+    assert found.state.trial_states["completed"] == 600
+    cut = [s for t in found.state.trials.values() for s in t.slices if s.reason == "preempted"]
+    hows = {s.end.value for s in cut if s.end is not None}
+    # A step of 1 s ends in the 7.5 s that are left; one of 150 s mostly does not.
+    assert hows == ({"paused"} if steps == 600 else {"paused", "lost"} & hows)
+    assert (found.parts["work lost"] > 1.0) == (steps == 4)
+    assert found.allocated_s == pytest.approx(found.node_hours * 3600 * 6)
+    assert min(found.parts.values()) >= 0.0
+
+
+def test_that_no_more_jobs_run_than_the_queue_lets_run(tmp_path: Path) -> None:
+    text = "extends: summit\nname: narrow\nqueues: {batch: {max_running: 2}}\n"
+    (tmp_path / "narrow.yaml").write_text(text)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    most = {}
+    for name in ("summit", str(tmp_path / "narrow.yaml")):
+        site = load_site(name)
+        study = prepare(load_study(tmp_path / "study.yaml"), site, nodes=1, blocks=2)
+        # Jobs of no wait, asked for before their predecessors end, would begin at once.
+        given = Assumptions(TEN_MINUTES, cpu=0.0, trials=600, queue_wait=Draw("uniform", (0, 7200)))
+        found = simulate(study, site, given)
+        assert found.state.trial_states["completed"] == 600
+        spans = [(b.started, b.ended) for b in found.state.blocks.values() if b.started]
+        most[site.name] = max(
+            sum(a <= start < (b or start) for a, b in spans) for start, _ in spans
+        )
+    assert most["narrow"] == 2 < most["summit"]
