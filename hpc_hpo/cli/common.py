@@ -52,6 +52,14 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in first)
 
 
+def overran_text(count: int) -> str:
+    """What to do about trials that did not pause at their rungs."""
+    return (
+        f"{count} trial{'s' * (count != 1)} ran past a rung to the end: call trial.should_stop() "
+        "after each trial.report(), and return None when it is true"
+    )
+
+
 def echo_rows(rows: list[tuple[str, str]]) -> None:
     """Print (label, text) lines, the texts aligned."""
     width = max((len(label) for label, _ in rows), default=0)

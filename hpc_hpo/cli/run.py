@@ -9,7 +9,14 @@ from types import FrameType
 
 import click
 
-from hpc_hpo.cli.common import duration, echo_rows, path_argument, point_text, value_text
+from hpc_hpo.cli.common import (
+    duration,
+    echo_rows,
+    overran_text,
+    path_argument,
+    point_text,
+    value_text,
+)
 from hpc_hpo.cli.progress import make_view
 from hpc_hpo.cli.tally import Tally
 from hpc_hpo.clock import SystemClock
@@ -163,6 +170,8 @@ def report(outcome: Outcome, sign: int, folder: Path, reason: str) -> None:
         first = next(s.network[0] for t in state.trials.values() for s in t.slices if s.network)
         text = f"{state.network_refused} slices asked for it and were refused: {first}"
         rows.insert(-1, ("network", text))
+    if state.overran:
+        rows.insert(-1, ("rungs", overran_text(len(state.overran))))
     if best is not None and best.loss is not None:
         where = f" of segment {best.segment}" if best.segment is not None else ""
         rows.insert(0, ("best", f"loss {value_text(best.loss)}, trial {best.id}{where}"))

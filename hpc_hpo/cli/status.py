@@ -12,6 +12,7 @@ from hpc_hpo.cli.common import (
     duration,
     echo_rows,
     open_study,
+    overran_text,
     path_argument,
     point_text,
     value_text,
@@ -130,6 +131,8 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
     )
     if found["refused"]:
         rows["refused"] = f"{found['refused']} outcomes of slices that were superseded"
+    if found["overran"]:
+        rows["rungs"] = overran_text(found["overran"])
     if found["network_refused"]:
         rows["network"] = f"{found['network_refused']} slices asked for it and were refused"
     return rows

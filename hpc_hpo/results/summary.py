@@ -98,6 +98,7 @@ def summary(
     - steering_cpu_seconds; elapsed_seconds, while a steering process was at work; runs, the
       number of steering processes so far
     - refused: outcomes that came from slices that were no longer their trial's newest
+    - overran: trials that ran past a rung to their end
 
     Args:
         study: the frozen study as a plain dict.
@@ -141,4 +142,5 @@ def summary(
         "runs": state.runs,
         "refused": len(state.refused),
         "network_refused": state.network_refused,
+        "overran": len(state.overran),
     }

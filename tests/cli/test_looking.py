@@ -3,15 +3,17 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
 import pytest
 from click.testing import Result
 
+from hpc_hpo.cli.run import report
 from hpc_hpo.folder import StudyFolder
-from hpc_hpo.journal import Event
+from hpc_hpo.journal import Event, read_events, replay
+from hpc_hpo.steering.outcome import Outcome
 from tests import events as ev
 from tests.cli.conftest import HISTORY, LOG_PARTS
 
@@ -257,3 +259,23 @@ def test_that_export_of_a_study_never_run_says_so(hpc_hpo: Command, study_file: 
     done = hpc_hpo("export", study_file, "--format", "csv")
     assert done.exit_code == 2
     assert "has never been run" in done.stderr
+
+
+def test_that_trials_which_ran_past_their_rung_are_told_of_with_what_to_do(
+    hpc_hpo: Command,
+    write_study: Callable[[Sequence[Event]], StudyFolder],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_study(HISTORY)
+    assert "rungs" not in hpc_hpo("status", folder.path).output
+    past = [
+        ev.asked(2, {"lr": 0.5}),
+        {**ev.submit(2, 1), "stop_step": 1},
+        ev.end(2, 1, "completed", "completed", loss=0.5, reports=[[3, {"loss": 0.5}]]),
+    ]
+    folder = write_study([*HISTORY, *past])
+    told = "1 trial ran past a rung to the end: call trial.should_stop() after each"
+    assert f"  rungs     {told}" in hpc_hpo("status", folder.path).output
+    assert json.loads(hpc_hpo("status", folder.path, "--json").output)["overran"] == 1
+    report(Outcome("budget", replay(read_events(folder.journal))), 1, folder.path, "budget")
+    assert told in capsys.readouterr().out
