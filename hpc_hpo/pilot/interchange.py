@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from typing import Any
 
 from parsl.executors.high_throughput.interchange import Interchange
@@ -30,6 +31,11 @@ from hpc_hpo.pilot.desk import Desk, room_of
 
 #: Seconds between looks at whether the steering process still lives.
 PARENT_LOOK_S = 0.5
+#: Placing looks at all managers; on thousands of nodes that is not done for each message. After a
+#: look that took longer than this, in seconds, so many times its length go to messages.
+SLOW_LOOK_S, REST = 0.002, 4.0
+#: Slices of one shape that are looked at beyond twice those that could begin.
+MORE = 16
 
 
 class MatchingInterchange(Interchange):
@@ -40,6 +46,7 @@ class MatchingInterchange(Interchange):
     """
 
     desk: Desk
+    _look_due = 0.0
 
     def expire_drained_managers(
         self, interesting_managers: set[bytes], monitoring_radio: Any
@@ -53,12 +60,39 @@ class MatchingInterchange(Interchange):
 
         A manager that has room but nothing that fits stays interesting: the next slice may.
         """
-        if not interesting_managers or not self.pending_task_queue:
+        begun = time.monotonic()
+        if not interesting_managers or not self.pending_task_queue or begun < self._look_due:
             return
+        self._place_some(interesting_managers)
+        took = time.monotonic() - begun
+        if took > SLOW_LOOK_S:
+            self._look_due = begun + took + REST * took
+
+    def _candidates(self) -> dict[int, Any]:
+        """Queue entries that could begin now, the first first; no more of a shape than needed."""
+        able = [
+            m for m in self._ready_managers.values()
+            if room_of(m) > 0 and m["active"] and not m["draining"]
+        ]  # fmt: skip
+        if not able:
+            return {}
+        most = 2 * sum(map(room_of, able)) + MORE
+        longest_s = max(m["drain_time"] for m in able) - time.time()
+        seen: Counter[tuple[Any, ...]] = Counter()
+        found = {}
+        # The queue's end comes first.
+        for entry in reversed(self.pending_task_queue):
+            spec = entry[-1]["context"].get("resource_spec", {})
+            shape = tuple(spec["shape"])
+            if seen[shape] < most and spec.get("needs_s", 0.0) <= longest_s:
+                seen[shape] += 1
+                found[entry[-1]["task_id"]] = entry
+        return found
+
+    def _place_some(self, interesting_managers: set[bytes]) -> None:
         self.desk.look(self._ready_managers, interesting_managers)
         queue = self.pending_task_queue
-        # The queue's end comes first.
-        waiting = {entry[-1]["task_id"]: entry for entry in reversed(queue)}
+        waiting = self._candidates()
         sent: dict[bytes, list[dict[str, Any]]] = {}
         for number, manager_id, place in self.desk.assign(
             [entry[-1] for entry in waiting.values()], self._ready_managers, time.time()

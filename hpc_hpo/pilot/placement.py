@@ -14,6 +14,7 @@ Two slices never share a core or a GPU. Slices differ in size, and the policy is
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,15 @@ class _Block:
     """The nodes of a block by what is free on them: (GPUs, cores) -> names."""
 
     free: dict[tuple[int, int], dict[str, None]] = field(default_factory=dict)
-    indexes: set[int] = field(default_factory=set)
+    indexes: int = 0  #: how many were ever given
+    returned: list[int] = field(default_factory=list)  #: a heap of those that are free again
+
+    def next_index(self) -> int:
+        """The smallest index that nobody has."""
+        if self.returned:
+            return heapq.heappop(self.returned)
+        self.indexes += 1
+        return self.indexes - 1
 
 
 @lru_cache(maxsize=65536)
@@ -164,7 +173,7 @@ class Placer:
             return
         placement, since = self._running.pop(key)
         self._ended, self._total_s = self._ended + 1, self._total_s + self._now() - since
-        self._blocks[placement.block].indexes.discard(placement.index)
+        heapq.heappush(self._blocks[placement.block].returned, placement.index)
         for name, cores, gpus in placement.nodes:
             node = self._nodes.get((placement.block, name))
             if node is None or key not in node.holders:
@@ -198,7 +207,8 @@ class Placer:
         """
         now = self._now()
         queue = list(waiting)
-        self._since = {key: self._since.get(key, now) for key, _, _ in queue}
+        for key, _, _ in queue:
+            self._since.setdefault(key, now)
         patience = None if self.mean_s is None else PATIENCE * self.mean_s
 
         def rank(entry: tuple[Key, Shape, float]) -> tuple[Any, ...]:
@@ -301,9 +311,7 @@ class Placer:
             node.exclusive = shape.exclusive
             self._file(name)
             nodes.append((name[1], cores, gpus))
-        index = next(n for n in range(len(block.indexes) + 1) if n not in block.indexes)
-        block.indexes.add(index)
-        placement = Placement(index, names[0][0], tuple(nodes))
+        placement = Placement(block.next_index(), names[0][0], tuple(nodes))
         self._running[key] = (placement, now)
         self._since.pop(key, None)
         return placement

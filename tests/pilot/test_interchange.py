@@ -12,7 +12,7 @@ from sortedcontainers import SortedList
 
 from hpc_hpo.model import Shape
 from hpc_hpo.pilot.desk import Desk
-from hpc_hpo.pilot.interchange import MatchingInterchange
+from hpc_hpo.pilot.interchange import MORE, REST, MatchingInterchange
 from tests.e2e.conftest import wait_until
 
 
@@ -97,3 +97,40 @@ def test_that_the_interchange_ends_with_its_steering_process():
     finally:
         process.kill()
         process.stdin.close()
+
+
+def test_that_a_long_queue_is_not_looked_through_for_each_worker():
+    made = interchange([(1, 0.0)] * 1000, {b"b": (2, 50.0)})
+    shown = []
+    assign = made.desk.assign
+    made.desk.assign = lambda tasks, *rest: shown.append(len(tasks)) or assign(tasks, *rest)
+    made.process_tasks_to_send({b"b"}, None)
+    assert made.manager_sock.sent == [(b"b", [1, 2])]
+    assert shown == [2 * 2 + MORE]
+
+
+def test_that_slices_too_long_for_every_block_hide_no_others():
+    made = interchange([(0, 100.0)] * 100 + [(1, 20.0)], {b"b": (2, 50.0)})
+    made.process_tasks_to_send({b"b"}, None)
+    assert made.manager_sock.sent == [(b"b", [101])]
+
+
+def test_that_after_a_slow_look_messages_come_first(monkeypatch):
+    made = interchange([(1, 0.0)] * 3, {b"b": (1, 50.0)})
+    now = [100.0]
+    monkeypatch.setattr("hpc_hpo.pilot.interchange.time.monotonic", lambda: now[0])
+    look = made.desk.look
+
+    def slow(*args):
+        now[0] += 1.0
+        look(*args)
+
+    made.desk.look = slow
+    made.process_tasks_to_send({b"b"}, None)
+    made._ready_managers[b"b"]["tasks"].clear()
+    now[0] += 0.9 * REST
+    made.process_tasks_to_send({b"b"}, None)
+    assert made.manager_sock.sent == [(b"b", [1])], "too early for the next look"
+    now[0] += 0.2 * REST
+    made.process_tasks_to_send({b"b"}, None)
+    assert made.manager_sock.sent == [(b"b", [1]), (b"b", [2])]
