@@ -53,6 +53,7 @@ WRAPPED = {
     "fsspec": "prestage",
     "aiohttp": "prestage",
     "plotly": "results",
+    "mlflow": "results",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,27 +11,42 @@ import click
 from hpc_hpo.cli.common import open_study, path_argument
 from hpc_hpo.errors import InputError
 from hpc_hpo.results.export import FORMATS
+from hpc_hpo.results.view import StudyView
+from hpc_hpo.study.stores import read_store
+
+#: Not a file that is replaced, but a store that is added to.
+MLFLOW = "mlflow"
+#: So many of the things that were left out are shown.
+_SHOWN = 10
 
 
 @click.command()
 @path_argument
 @click.option(
-    "--format", "name", type=click.Choice(list(FORMATS)), required=True, help="The file's format."
+    "--format",
+    "name",
+    type=click.Choice([*FORMATS, MLFLOW]),
+    required=True,
+    help="The file's format.",
 )
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
-    help="The file; - is standard output. Default: results.<suffix> in the study's folder.",
+    metavar="FILE",
+    help="The file; - is standard output. Default: results.<suffix> in the study's folder. "
+    "For mlflow: a folder, sqlite:///FILE or file:FOLDER. Default: mlflow in the study's folder.",
 )
-def export(path: Path, name: str, output: Path | None) -> None:
-    """Write the results as CSV, JSON, HDF5 or Parquet.
+def export(path: Path, name: str, output: str | None) -> None:
+    """Write the results as CSV, JSON, HDF5, Parquet, for Optuna or for MLflow.
 
     PATH is the study's folder or its study.yaml (default: here).
     """
     view = open_study(path)
+    if name == MLFLOW:
+        _to_mlflow(view, output)
+        return
     chosen = FORMATS[name]
-    if str(output) == "-":
+    if output == "-":
         if not chosen.is_text:
             raise InputError(f"{name} is not text", key="-o", found="-", valid="a file's name")
         with tempfile.TemporaryDirectory() as room:
@@ -38,9 +54,32 @@ def export(path: Path, name: str, output: Path | None) -> None:
             chosen.write(view.state, view.study, file)
             click.echo(file.read_bytes(), nl=False)
         return
-    target = output or view.folder.path / f"results.{chosen.suffix}"
+    target = Path(output) if output else view.folder.path / f"results.{chosen.suffix}"
     if not target.parent.is_dir():
         why = "there is no such folder" if output else "the study has never been run"
         raise InputError(why, file=str(target.parent))
     chosen.write(view.state, view.study, target)
     click.echo(f"{len(view.state.trials)} trials written to {target}")
+
+
+def _to_mlflow(view: StudyView, output: str | None) -> None:
+    from hpc_hpo.results.mlflow.export import MlflowExport
+
+    if not view.folder.exists:
+        raise InputError("the study has never been run", file=str(view.folder.path))
+    if output == "-":
+        raise InputError("a store of MLflow is no text", key="-o", found="-", valid="a folder")
+    store = read_store(output or str(view.folder.path / "mlflow"), Path.cwd(), "-o")
+    count = len(view.state.trials)
+    with click.progressbar(length=count, label="trials", file=sys.stderr) as bar:
+        found = MlflowExport(view, store).write(progress=bar.update)
+    runs = found.runs
+    click.echo(
+        f"{count} trials in {store.place}: {runs['made']} runs made, {runs['added']} added to, "
+        f"{runs['same']} as they were"
+    )
+    click.echo(f"look at them with: mlflow ui --backend-store-uri {store.uri}")
+    for line in found.skipped[:_SHOWN]:
+        click.echo(f"skipped: {line}", err=True)
+    if len(found.skipped) > _SHOWN:
+        click.echo(f"skipped: {len(found.skipped) - _SHOWN} more", err=True)

@@ -72,6 +72,11 @@ def columns(state: StudyState) -> list[str]:
     return list(_row(Trial(0, {}), parameter_names(state), None))
 
 
+def trial_row(trial: Trial) -> Row:
+    """The row of one trial by itself: its own parameters alone, and no rank."""
+    return _row(trial, list(trial.point), None)
+
+
 def _row(trial: Trial, names: list[str], rank: int | None) -> Row:
     ran = [(s.started, s.ended) for s in trial.slices if s.started is not None]
     ends = [ended for _, ended in ran if ended is not None]
