@@ -86,7 +86,7 @@ $(VENV)/.installed-torch: $(VENV)/.made setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-extras: $(VENV)/.installed-torch
-	$(PIP) install --quiet --editable '.[test,torch,optuna,nevergrad,zstd,pandas,parquet]'
+	$(PIP) install --quiet --editable '.[test,torch,optuna,nevergrad,zstd,pandas,parquet,mlflow]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made setup.cfg pyproject.toml
