@@ -56,7 +56,7 @@ def naive(folder: Path, some: int) -> int:
 
     view = open_study(folder)
     client = MlflowClient(f"sqlite:///{folder}/naive.db")
-    experiment, values = client.create_experiment("naive"), 0
+    experiment, values = client.create_experiment("naive", f"{folder}/naive"), 0
     for number in sorted(view.state.trials)[:some]:
         record = trial_record(view.state.trials[number], view.folder, 0.0)
         run = client.create_run(experiment, start_time=record.began).info.run_id
