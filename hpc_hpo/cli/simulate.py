@@ -16,6 +16,7 @@ from hpc_hpo.journal import StudyState
 from hpc_hpo.launch import open_study, site_of
 from hpc_hpo.simulate.draws import Draw, parse_draw
 from hpc_hpo.simulate.objectives import Maker, objective_named
+from hpc_hpo.simulate.plot import check_plot, write_plot
 from hpc_hpo.simulate.run import Assumptions, Simulated, prepare, simulate
 from hpc_hpo.simulate.table import Table
 from hpc_hpo.study import Study
@@ -103,13 +104,15 @@ class _Progress:
               help="A CSV file of points with their losses, in place of a function.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="A new folder for the journal.")
+@click.option("--plot", type=click.Path(path_type=Path), help="An HTML page of it, to be written.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, times in seconds.")
 def simulate_command(path: Path, site_name: str | None, as_json: bool, **options: Any) -> None:
     """Simulate a study on a site, with the real steering loop and optimiser.
 
     PATH is a study.yaml, or a study's folder (default: here). Nothing is submitted, and nothing
-    is written but what --keep asks for.
+    is written but what --keep and --plot ask for.
     """
+    plot = check_plot(options["plot"]) if options["plot"] is not None else None
     study, _ = open_study(path)
     site = site_of(study, site_name)
     study = prepare(
@@ -137,10 +140,14 @@ def simulate_command(path: Path, site_name: str | None, as_json: bool, **options
         found = simulate(study, site, given, keep=options["keep"], observe=progress.show)
     finally:
         progress.close()
+    words = f"simulated at {site.name}: {found.study.blocks.words()}"
+    size = write_plot(found, words, plot) if plot is not None else 0
     if as_json:
         click.echo(json.dumps({"site": site.name, **found.plain()}))
     else:
         _report(found, site.name, table)
+        if plot is not None:
+            click.echo(f"drawn in {plot} ({size / 1e6:.1f} MB)")
 
 
 def _expected(study: Study) -> Draw:

@@ -30,7 +30,7 @@ class _Flight:
     future: Future[SliceOutcome]
     course: Course
     block: _Block
-    nodes: list[int]
+    workers: list[int]
 
 
 @dataclass
@@ -185,6 +185,10 @@ class ModelPilot:
         if self._is.mtbf_s:
             self._await_failure(block, at, np.random.default_rng([self._is.seed, NODE, self.jobs]))
 
+    def _node(self, worker: int) -> int:
+        """Of a block's worker: they are dealt out, so that wide trials lie on several."""
+        return worker % self._is.nodes
+
     def _full(self) -> bool:
         """Whether as many jobs run as the queue lets run."""
         most = self._is.queue.max_running if self._is.queue is not None else None
@@ -196,10 +200,9 @@ class ModelPilot:
             return
         block.up = True
         self._lead_s = max(1.0, at - block.requested)
-        for _ in range(self._is.per_node):
-            for node in range(self._is.nodes):
-                if node not in block.dead:
-                    block.free.append((node, at))
+        for worker in range(self._is.per_node * self._is.nodes):
+            if self._node(worker) not in block.dead:
+                block.free.append((worker, at))
         self.parts["start-up"] += len(block.free) * (at - block.started)
         for since in block.dead.values():
             self.parts["start-up"] += self._is.per_node * (since - block.started)
@@ -226,10 +229,10 @@ class ModelPilot:
         """The others go on, as after `srun --no-kill`; the node's slices are lost."""
         block.dead[node] = now
         for other, since in block.free:
-            if other == node:
+            if self._node(other) == node:
                 self.parts["waiting for points"] += now - since
-        block.free = deque(slot for slot in block.free if slot[0] != node)
-        for flight in [f for f in block.running.values() if node in f.nodes]:
+        block.free = deque(slot for slot in block.free if self._node(slot[0]) != node)
+        for flight in [f for f in block.running.values() if node in map(self._node, f.workers)]:
             flight.course.cut(now, SliceEnd.LOST, "died")
             self._finish(flight, now, self._is.notice_s)
 
@@ -289,14 +292,14 @@ class ModelPilot:
             if len(block.free) < width or block.deadline - now < request.get("needs_s", 0.0):
                 continue
             begins = self._interchange_free = max(now, self._interchange_free) + self._is.dispatch_s
-            nodes = []
+            workers = []
             for _ in range(width):
-                node, since = block.free.popleft()
+                worker, since = block.free.popleft()
                 self.parts["waiting for points"] += begins - since
                 self.waits.append(begins - since)
-                nodes.append(node)
+                workers.append(worker)
             course = Course(self._trials, request, begins)
-            flight = _Flight(future, course, block, nodes)
+            flight = _Flight(future, course, block, workers)
             block.running[request["trial"]] = flight
             self._course(flight, block.deadline, "walltime")
             return True
@@ -332,7 +335,7 @@ class ModelPilot:
         if course.ends > at:
             course.cut(at, SliceEnd.LOST, "walltime")
         course.settle()
-        width = len(flight.nodes)
+        width = len(flight.workers)
         length, end = max(0.0, at - course.started), course.outcome["end"]
         # One that was sent to a worker and had not begun when its block ended.
         self.parts["waiting for points"] -= width * max(0.0, course.started - at)
@@ -347,11 +350,12 @@ class ModelPilot:
         self.parts["checkpoints"] += width * (used - useful)
         self.parts[where] += width * rest
         outcome = course.outcome
-        outcome["block"], outcome["host"] = block.id, f"n{flight.nodes[0]}"
-        outcome["worker"] = f"b{block.id}"
-        for node in flight.nodes:
-            if block.state == "running" and node not in block.dead:
-                block.free.append((node, at))
+        first = flight.workers[0]
+        outcome["block"], outcome["host"] = block.id, f"n{self._node(first)}"
+        outcome["worker"] = str(first // self._is.nodes)
+        for worker in flight.workers:
+            if block.state == "running" and self._node(worker) not in block.dead:
+                block.free.append((worker, at))
         if notice_s and self._blocks:
             self._clock.at(at + notice_s, lambda _: flight.future.set_result(outcome))
         else:

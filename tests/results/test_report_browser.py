@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.simulated import Shape, early_stopping, fifteen_segments, write_study
+from hpc_hpo.cli.main import cli
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import read_events, replay
 from hpc_hpo.results.report.material import Material
@@ -327,5 +329,23 @@ def test_that_a_study_without_trials_says_so(browser: Any, tmp_path: Path) -> No
     write_report([empty], tmp_path / "report.html")
     opened = Opened(browser, tmp_path / "report.html")
     assert "No trial has a loss yet." in opened.page.locator("#best").inner_text()
+    assert opened.complaints == []
+    opened.context.close()
+
+
+def test_that_the_page_of_a_simulation_draws_its_queue(browser: Any, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "name: modelled\nobjective: o.py:f\nspace: {x: {float: [0, 1]}}\noptimizer: random\n"
+        "budget: {trials: 30}\ntrial: {expected_time: 10m}\n"
+    )
+    page = tmp_path / "page.html"
+    arguments = ["--site", "summit", "--nodes", "2", "--cpu", "0", "--plot", str(page)]
+    done = CliRunner().invoke(cli, ["simulate", str(study), *arguments])
+    assert done.exit_code == 0, done.output
+    opened = Opened(browser, page)
+    plots = ("queue-plot", "history-plot", "timeline-plot", "load-plot")
+    assert [plot for plot in plots if opened.points(plot) == 0] == []
+    assert opened.page.locator("#simulated .legend li").count() >= 3
     assert opened.complaints == []
     opened.context.close()

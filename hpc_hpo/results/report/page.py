@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,23 @@ from hpc_hpo.version import __version__
 #: In the order in which they are joined.
 SCRIPTS = (
     "core.js", "plots.js", "overview.js", "search.js", "parallel.js", "timeline.js", "lists.js",
-    "compare.js", "start.js",
+    "compare.js", "simulated.js", "start.js",
 )  # fmt: skip
 
 
-def write_report(materials: Sequence[Material], path: Path) -> int:
+def write_report(
+    materials: Sequence[Material], path: Path, more: Mapping[str, Any] | None = None
+) -> int:
     """Write the page of one study, or of several over each other; its size in bytes.
+
+    Args:
+        more: content beyond the studies' own: `simulated`, of simulate/plot.py.
 
     Raises:
         StorageError: it cannot be written; an older file is left as it was.
     """
     found = content(materials[0]) if len(materials) == 1 else comparison(materials)
-    page = render(found | {"version": __version__}).encode()
+    page = render({**found, **(more or {}), "version": __version__}).encode()
     write_atomic(path, page)
     return len(page)
 

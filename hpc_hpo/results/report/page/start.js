@@ -23,10 +23,11 @@ function navigation() {
 function studyPage() {
   const facts = data.facts;
   group = data.groups[0] || null;
-  const lines = [`${facts.dir}`, `report made ${when(data.made)}` + (facts.state === "running" ? ", while the study runs" : facts.stop_reason ? `; the last run stopped: ${facts.stop_reason}` : "")];
+  const lines = [data.simulated ? data.simulated.words : facts.dir, `report made ${when(data.made)}` + (facts.state === "running" ? ", while the study runs" : facts.stop_reason ? `; the last run stopped: ${facts.stop_reason}` : "")];
   if (data.group_count > data.groups.length) lines.push(`Plots of single segments: the ${data.groups.length} with most losses, of ${num(data.group_count)}.`);
   head(data.name, facts.state, lines);
   overview();
+  if (data.simulated) simulatedSection();
   bestPoint();
   historySection();
   searchSections();
