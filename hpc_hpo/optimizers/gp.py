@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpc_hpo.optimizers.prediction import Prediction
+
 _ROOT5 = math.sqrt(5.0)
 _LENGTH_SD, _SIGNAL_SD, _NOISE_SD = 1.0, 1.0, 2.0
 _TYPICAL_NOISE = 1e-3
@@ -36,14 +38,23 @@ class Hyperparameters:
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Euclidean distances between the rows of `a` and `b`."""
-    square = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2.0 * (a @ b.T)
-    distance: np.ndarray = np.sqrt(np.maximum(square, 0.0))
-    return distance
+    square: np.ndarray = a @ (-2.0 * b.T)
+    square += (a**2).sum(1)[:, None]
+    square += (b**2).sum(1)[None, :]
+    np.maximum(square, 0.0, out=square)
+    np.sqrt(square, out=square)
+    return square
 
 
 def _matern(distance: np.ndarray) -> np.ndarray:
+    """The kernel; in few arrays, since making large ones takes longer than filling them."""
     scaled = _ROOT5 * distance
-    kernel: np.ndarray = (1.0 + scaled + scaled * scaled / 3.0) * np.exp(-scaled)
+    decay = np.exp(-scaled)
+    kernel: np.ndarray = scaled * scaled
+    kernel /= 3.0
+    kernel += scaled
+    kernel += 1.0
+    kernel *= decay
     return kernel
 
 
@@ -123,9 +134,9 @@ class Process:
         self._hyper = hyper
         self.noise = max(hyper.noise, 1e-6)
         self._x = x / hyper.lengths
-        self._y = y
         self._factor = self._cholesky(self._kernel(self._x, self._x))
-        self._weigh()
+        self._inner = _solve(self._factor, y)
+        self._weights = _solve(self._factor, self._inner, transposed=True)
 
     def _kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return self._hyper.signal * _matern(distances(a, b))
@@ -140,14 +151,10 @@ class Process:
             except np.linalg.LinAlgError:
                 ridge *= 10.0  # rounding, where points lie all but on one another
 
-    def _weigh(self) -> None:
-        self._inner = _solve(self._factor, self._y)
-
     def extend(self, x: np.ndarray) -> None:
         """Take points in flight in, shape (m, features)."""
         if len(x) == 0:
             return
-        mean, _ = self.marginal(x)
         scaled = x / self._hyper.lengths
         across = _solve(self._factor, self._kernel(self._x, scaled))
         corner = self._cholesky(self._kernel(scaled, scaled) - across.T @ across)
@@ -156,24 +163,30 @@ class Process:
         factor[:n, :n], factor[n:, :n], factor[n:, n:] = self._factor, across.T, corner
         self._factor = factor
         self._x = np.vstack([self._x, scaled])
-        self._y = np.concatenate([self._y, mean])
-        self._weigh()
+        # A loss that comes out as expected tells the mean nothing.
+        self._inner = np.concatenate([self._inner, np.zeros(m)])
+        self._weights = np.concatenate([self._weights, np.zeros(m)])
 
-    def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation at `x`, shapes (m,)."""
-        across = _solve(self._factor, self._kernel(self._x, x / self._hyper.lengths))
-        variance = self._hyper.signal - (across**2).sum(0)
-        return across.T @ self._inner, np.sqrt(np.maximum(variance, 1e-12))
+    def expect(self, x: np.ndarray) -> np.ndarray:
+        """Mean at `x`, shape (m,)."""
+        mean: np.ndarray = self._weights @ self._kernel(self._x, x / self._hyper.lengths)
+        return mean
 
-    def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (m,) and covariance (m, m) at `x`."""
+    def predict(self, x: np.ndarray) -> Prediction:
+        """Mean and uncertainty at `x`, shape (m, features)."""
         scaled = x / self._hyper.lengths
-        across = _solve(self._factor, self._kernel(self._x, scaled))
-        return across.T @ self._inner, self._kernel(scaled, scaled) - across.T @ across
+        across = _solve(self._factor, self._kernel(self._x, scaled)).T
+        variance = self._hyper.signal - (across**2).sum(1)
+        return Prediction(
+            across @ self._inner, np.sqrt(np.maximum(variance, 1e-12)), (scaled, across),
+            lambda scaled, across: self._kernel(scaled, scaled) - across @ across.T,
+        )  # fmt: skip
 
 
-def _solve(factor: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _solve(factor: np.ndarray, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
     from scipy.linalg import solve_triangular
 
-    solved: np.ndarray = solve_triangular(factor, right, lower=True, check_finite=False)
+    solved: np.ndarray = solve_triangular(
+        factor, right, lower=True, trans=1 if transposed else 0, check_finite=False
+    )
     return solved

@@ -19,28 +19,22 @@ from hpc_hpo.model import Point
 from hpc_hpo.optimizers import pools
 from hpc_hpo.optimizers.base import BaseOptimizer, Option, Taken
 from hpc_hpo.optimizers.codec import Codec
+from hpc_hpo.optimizers.picking import Picker
 from hpc_hpo.optimizers.pools import Pool
 from hpc_hpo.optimizers.sobol import SobolSequence
-from hpc_hpo.optimizers.surrogates import Surrogate, condition, one_thread
+from hpc_hpo.optimizers.surrogates import Surrogate, one_thread
 from hpc_hpo.space import Space
 
 #: Losses needed before a model is worth more than the initial design.
 _MIN_TOLD = 3
 #: Points in flight for each loss that the model may be behind.
 _BEHIND = 8
-#: Points of the largest chunk. From so many on, each has a weight of the uncertainty and a part
-#: of the candidates of its own instead of counting on the others.
-_CHUNK, _MANY = 128, 48
-_SCATTERED, _AROUND_BEST, _KEPT = 500, 300, 120
-#: Rounds of looking closer around the most promising candidates: distances and neighbours.
-_ROUNDS = (((0.7, 1.7), 160), ((1.3, 2.5), 120), ((2.0, 3.5), 80))
+#: Points of the largest chunk.
+_CHUNK = 128
+_SCATTERED, _AROUND_BEST = 500, 300
 _BEST = 8
-#: Of the candidates looked around: the most promising ones, and those that would be picked for
-#: workers side by side. The latter keep other holes than the deepest in sight.
-_TOP, _SIDE_BY_SIDE = 4, 8
 #: Points in flight that are accounted for, the most recent ones.
 _MAX_PENDING = 512
-_MEAN_KAPPA = 1.96
 _PURPOSE_CANDIDATES = 1
 
 
@@ -234,8 +228,8 @@ class ModelSearch(BaseOptimizer):
             model = self._model_of(x, losses)
             model.extend(pending)
             best = self._best_mean(model, x, losses, pending)
-            pool = self._refined(pool, model, best, count, rng)
-            return self._greedy(pool, model, best, count, taken, rng)
+            picker = Picker(self.space, self.codec, model, best, self.acq, rng)
+            return picker.pick(pool, count, taken)
 
     def _best(self, told: int) -> list[int]:
         """Rows of the best losses, best first."""
@@ -260,100 +254,6 @@ class ModelSearch(BaseOptimizer):
             )
         return pool
 
-    def _refined(
-        self, pool: Pool, model: Surrogate, best: float, count: int, rng: np.random.Generator
-    ) -> Pool:
-        """The most promising candidates, and what lies around the best of them."""
-        kept = max(_KEPT, 2 * count)
-        score = self._score(*model.marginal(pool.features), best, _MEAN_KAPPA)
-        if pool.units is None:
-            return pool.take(np.argsort(-score, kind="stable")[: max(2 * kept, 400)])
-        for decades, neighbours in _ROUNDS:
-            order = np.argsort(-score, kind="stable")[:kept]
-            pool, score = pool.take(order), score[order]
-            assert pool.units is not None
-            if count < _MANY:
-                picked = self._side_by_side(pool, model, best)
-                bases = pool.units[[*range(min(_TOP, len(pool))), *picked]]
-            else:
-                picked, bases = [], pool.units[:_KEPT]
-            before = len(pool)
-            units = pools.around(bases, max(neighbours, count // 2), self.space.steps, rng, decades)
-            pool = pool.with_units(self.codec, units)
-            new = pool.features[before:]
-            if len(new):
-                more = self._score(*model.marginal(new), best, _MEAN_KAPPA)
-                score = np.concatenate([score, more])
-            # Neighbours of the first would crowd them out of the next round.
-            score[picked] = np.inf
-        return pool
-
-    def _side_by_side(self, pool: Pool, model: Surrogate, best: float) -> list[int]:
-        """Candidates of a pool, each the most promising once those before it are measured."""
-        mean, cov = model.posterior(pool.features)
-        free = np.ones(len(pool), dtype=bool)
-        picked: list[int] = []
-        while len(picked) < min(_SIDE_BY_SIDE, len(pool)):
-            deviation = np.sqrt(np.maximum(np.diag(cov), 1e-12))
-            score = self._score(mean, deviation, best, _MEAN_KAPPA)
-            index = int(np.argmax(np.where(free, score, -np.inf)))
-            free[index] = False
-            picked.append(index)
-            best = min(best, float(mean[index]))
-            cov = condition(cov, index, model.noise)
-        return picked
-
-    def _score(
-        self, mean: np.ndarray, deviation: np.ndarray, best: float, kappa: float
-    ) -> np.ndarray:
-        """The acquisition function, to be maximised, shape (n,)."""
-        bound: np.ndarray = kappa * deviation - mean
-        if self.acq == "LCB":
-            return bound
-        gain: np.ndarray = log_improvement((best - mean) / deviation) + np.log(deviation)
-        return gain
-
-    def _greedy(
-        self,
-        pool: Pool,
-        model: Surrogate,
-        best: float,
-        count: int,
-        taken: Collection[str],
-        rng: np.random.Generator,
-    ) -> list[Point]:
-        """Pick candidates; each pick counts as measured at its mean."""
-        many = count >= _MANY
-        if many:
-            mean, deviation = model.marginal(pool.features)
-            cov = np.zeros((0, 0))
-        else:
-            mean, cov = model.posterior(pool.features)
-            deviation = np.sqrt(np.maximum(np.diag(cov), 1e-12))
-        free = np.ones(len(pool), dtype=bool)
-        picks: list[Point] = []
-        chosen: set[str] = set()
-        while len(picks) < count + 2 and free.any():
-            kappa = float(rng.exponential(_MEAN_KAPPA))
-            if many:
-                score = kappa * deviation - mean
-                score = np.where(rng.random(len(pool)) < 0.2, score, score - 100.0)
-            else:
-                score = self._score(mean, deviation, best, kappa)
-            index = int(np.argmax(np.where(free, score, -np.inf)))
-            free[index] = False
-            point = pool.point(self.space, index)
-            key = self.space.key(point)
-            if key in taken or key in chosen:
-                continue
-            picks.append(point)
-            chosen.add(key)
-            if not many:
-                best = min(best, float(mean[index]))
-                cov = condition(cov, index, model.noise)
-                deviation = np.sqrt(np.maximum(np.diag(cov), 1e-12))
-        return picks
-
     def _best_mean(
         self, model: Surrogate, x: np.ndarray, losses: np.ndarray, pending: np.ndarray
     ) -> float:
@@ -363,8 +263,7 @@ class ModelSearch(BaseOptimizer):
         as an improvement.
         """
         rows = _lowest(losses) or [len(x) - 1]
-        mean, _ = model.marginal(np.vstack([x[rows], pending]))
-        return float(mean.min())
+        return float(model.expect(np.vstack([x[rows], pending])).min())
 
 
 def _lowest(losses: np.ndarray) -> list[int]:
@@ -376,19 +275,3 @@ def _lowest(losses: np.ndarray) -> list[int]:
         known = known[losses[known] <= edge]
     found: list[int] = known[np.argsort(losses[known], kind="stable")[:_BEST]].tolist()
     return found
-
-
-def log_improvement(z: np.ndarray) -> np.ndarray:
-    """Logarithm of the expected improvement at `z` standard deviations below the best, for a
-    deviation of 1; exact also where the improvement itself would be rounded to 0."""
-    from scipy.special import erfcx, log_ndtr  # slow to import
-
-    density = -0.5 * z * z - 0.5 * np.log(2.0 * np.pi)
-    middle = np.maximum(z, -5.0)
-    near = np.log(middle * np.exp(log_ndtr(middle)) + np.exp(-0.5 * middle**2) / np.sqrt(2 * np.pi))
-    # phi(z) (1 + z Phi(z) / phi(z)), with the ratio by the scaled error function.
-    far = np.minimum(z, -5.0)
-    ratio = 1.0 + far * np.sqrt(np.pi / 2.0) * erfcx(-far / np.sqrt(2.0))
-    tail = density + np.log(np.maximum(ratio, 1e-15))
-    result: np.ndarray = np.where(z > -5.0, near, tail)
-    return result

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hpc_hpo.optimizers.prediction import Prediction
+
 #: Rows that scikit-optimize's Gaussian process is fitted to; its cost grows with the cube.
 GP_ROWS = 300
 #: Rows hyperparameters are learned from.
@@ -62,11 +64,11 @@ class Surrogate(Protocol):
         Nothing is changed in place: a shallow copy made before stays as it was.
         """
 
-    def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the loss at `x`, shape (n, features); both (n,)."""
+    def expect(self, x: np.ndarray) -> np.ndarray:
+        """Mean of the loss at `x`, shape (n, features); (n,)."""
 
-    def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (n,) and covariance (n, n) of the loss at `x`, shape (n, features)."""
+    def predict(self, x: np.ndarray) -> Prediction:
+        """Mean and uncertainty of the loss at `x`, shape (n, features)."""
 
 
 def condition(covariance: np.ndarray, index: int, noise: float) -> np.ndarray:
@@ -202,13 +204,16 @@ class SkoptProcess:
             self._model = copy.copy(self._model)  # copies of this one may share it
             self._model.fit(self._x, self._y)
 
-    def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, deviation = self._model.predict(x, return_std=True)
-        return mean, np.maximum(deviation, 1e-6)
+    def expect(self, x: np.ndarray) -> np.ndarray:
+        mean: np.ndarray = self._model.predict(x)
+        return mean
 
-    def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, cov = self._model.predict(x, return_cov=True)
-        return mean, cov
+    def predict(self, x: np.ndarray) -> Prediction:
+        model = self._model
+        mean, deviation = model.predict(x, return_std=True)
+        return Prediction(
+            mean, np.maximum(deviation, 1e-6), (x,), lambda x: model.predict(x, return_cov=True)[1]
+        )
 
 
 class Forest:
@@ -252,15 +257,21 @@ class Forest:
             inside += tree.tree_.impurity[leaves]
         return np.stack(votes), inside / len(votes)
 
-    def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        votes, inside = self._votes(x)
-        return votes.mean(axis=0), np.sqrt(votes.var(axis=0) + inside + 1e-12)
+    def expect(self, x: np.ndarray) -> np.ndarray:
+        mean: np.ndarray = self._votes(x)[0].mean(axis=0)
+        return mean
 
-    def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, x: np.ndarray) -> Prediction:
         votes, inside = self._votes(x)
-        mean: np.ndarray = votes.mean(axis=0)
-        centred = votes - mean
-        return mean, centred.T @ centred / len(votes) + np.diag(inside)
+        mean = votes.mean(axis=0)
+        deviation = np.sqrt(votes.var(axis=0) + inside + 1e-12)
+        return Prediction(mean, deviation, ((votes - mean).T, inside), _disagreement)
+
+
+def _disagreement(centred: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Covariance by trees: shape (n, n) from (n, trees) and (n,)."""
+    covariance: np.ndarray = centred @ centred.T / centred.shape[1] + np.diag(inside)
+    return covariance
 
 
 class Boosting:
@@ -295,17 +306,30 @@ class Boosting:
             for quantile in _QUANTILES
         ]  # fmt: skip
 
-    def marginal(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not self._models:
-            self._fit()
-        below, middle, above = np.sort([model.predict(x) for model in self._models], axis=0)
+    def expect(self, x: np.ndarray) -> np.ndarray:
+        middle: np.ndarray = self._quantiles(x)[1]
+        return middle
+
+    def predict(self, x: np.ndarray) -> Prediction:
+        below, middle, above = self._quantiles(x)
         # Far from any loss the quantiles meet; the distance says what they do not.
         gap = np.sqrt(
             np.min(((x[:, None] - np.vstack([self._x, self._pending])[None]) ** 2).sum(2), axis=1)
         )
-        return middle, (above - below) / 2.0 + 0.5 * gap / np.sqrt(x.shape[1]) + 1e-6
+        deviation = (above - below) / 2.0 + 0.5 * gap / np.sqrt(x.shape[1]) + 1e-6
+        return Prediction(middle, deviation, (x, deviation), _nearness)
 
-    def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, deviation = self.marginal(x)
-        square = ((x[:, None] - x[None]) ** 2).sum(2) / x.shape[1]
-        return mean, np.outer(deviation, deviation) * np.exp(-square / (2.0 * _REACH**2))
+    def _quantiles(self, x: np.ndarray) -> np.ndarray:
+        """Losses that are exceeded ever less, shape (3, n)."""
+        if not self._models:
+            self._fit()
+        # Fitted one by one, they may cross.
+        ordered: np.ndarray = np.sort([model.predict(x) for model in self._models], axis=0)
+        return ordered
+
+
+def _nearness(x: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Covariance that falls with the distance, shape (n, n)."""
+    square = ((x[:, None] - x[None]) ** 2).sum(2) / x.shape[1]
+    covariance: np.ndarray = np.outer(deviation, deviation) * np.exp(-square / (2.0 * _REACH**2))
+    return covariance
