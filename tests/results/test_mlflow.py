@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from hpc_hpo.fsio import seal
 from hpc_hpo.journal import Event, replay
 from hpc_hpo.results.mlflow.export import MlflowExport
 from hpc_hpo.results.mlflow.records import key_of
+from hpc_hpo.results.mlflow.store import RunStore
 from hpc_hpo.results.view import StudyView, open_study
 from hpc_hpo.study.stores import Store, read_store
 from tests import events as ev
@@ -87,10 +90,28 @@ def runs_of(client: Any, name: str = "digits") -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def empty_database() -> bytes:
+    """A store without studies; MLflow takes seconds to make its tables."""
+    with tempfile.TemporaryDirectory() as room:
+        store = Store(Path(room) / "empty.db", files=False)
+        with RunStore(store, "none", "").open_for_writing():
+            pass
+        return store.place.read_bytes()
+
+
+def database(path: Path) -> Store:
+    """A database that is there already."""
+    if not path.exists():
+        path.write_bytes(empty_database())
+    return Store(path, files=False)
+
+
 @pytest.fixture(params=["sqlite", "file"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    text = {"sqlite": f"sqlite:///{tmp_path}/all/runs.db", "file": f"file:{tmp_path}/mlruns"}
-    return read_store(text[request.param], tmp_path, "-o")
+    if request.param == "sqlite":
+        return database(tmp_path / "runs.db")
+    return read_store(f"file:{tmp_path}/mlruns", tmp_path, "-o")
 
 
 def test_that_each_trial_is_a_run_nested_in_the_study_s(
@@ -162,7 +183,7 @@ def test_that_writing_again_adds_what_is_new_and_nothing_twice(
         {"made": 1}, {"added": 1}, {"added": 1, "made": 1}, {"same": 1, "added": 1},
         {"same": 2, "made": 1}, {"same": 3},
     ]  # fmt: skip
-    once = read_store(f"sqlite:///{tmp_path}/once.db", tmp_path, "-o")
+    once = database(tmp_path / "once.db")
     MlflowExport(study(tmp_path / "s", events), once).write()
     found = [client_of(mlflow, each, monkeypatch) for each in (store, once)]
     grown, whole = (runs_of(client) for client in found)
@@ -187,7 +208,7 @@ def test_that_writing_again_adds_what_is_new_and_nothing_twice(
 def test_that_a_write_cut_off_in_the_middle_is_gone_on_with(
     mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = read_store(str(tmp_path / "store"), tmp_path, "-o")
+    store = database(tmp_path / "store.db")
     view = study(tmp_path / "s", history())
     MlflowExport(view, store).write()
     client = client_of(mlflow, store, monkeypatch)
@@ -203,7 +224,7 @@ def test_that_a_write_cut_off_in_the_middle_is_gone_on_with(
 def test_that_a_writer_finds_what_another_has_written_meanwhile(
     mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = read_store(str(tmp_path / "store"), tmp_path, "-o")
+    store = database(tmp_path / "store.db")
     view = study(tmp_path / "s", history())
     one, other = MlflowExport(view, store), MlflowExport(view, store)
     assert one.write([0]).runs == {"made": 1}
@@ -215,7 +236,7 @@ def test_that_a_writer_finds_what_another_has_written_meanwhile(
 def test_that_two_studies_of_one_name_are_kept_apart(
     mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = read_store(str(tmp_path / "store"), tmp_path, "-o")
+    store = database(tmp_path / "store.db")
     MlflowExport(study(tmp_path / "s", history()), store).write()
     later = [{**event, "at": event["at"] + 1} for event in history()]
     assert MlflowExport(study(tmp_path / "t", later), store).write().runs == {"made": 3}
@@ -224,7 +245,7 @@ def test_that_two_studies_of_one_name_are_kept_apart(
 def test_that_a_deleted_experiment_is_named(
     mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = read_store(str(tmp_path / "store"), tmp_path, "-o")
+    store = database(tmp_path / "store.db")
     view = study(tmp_path / "s", history())
     MlflowExport(view, store).write()
     client = client_of(mlflow, store, monkeypatch)
@@ -325,7 +346,7 @@ def test_that_a_history_of_any_kind_can_be_written(mlflow: Any, tmp_path: Path) 
     events = [ev.run(), ev.asked(0, odd), ev.submit(0)]
     reports = [[n, {"a?": float("-inf"), "b" * 300: 1.0}] for n in range(2500)]
     events += [ev.end(0, 1, "lost", "paused", reports=reports), ev.asked(1, {})]
-    store = read_store(str(tmp_path / "store"), tmp_path, "-o")
+    store = database(tmp_path / "store.db")
     folder = StudyFolder(tmp_path)
     found = MlflowExport(StudyView(folder, {"name": "o"}, replay(events)), store).write()
     assert found.runs == {"made": 2} and not found.skipped

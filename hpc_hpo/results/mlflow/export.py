@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from hpc_hpo.results.mlflow.records import study_record, trial_record
+from hpc_hpo.model import Trial
+from hpc_hpo.results.mlflow.payload import merge, payload_runs, products_of
+from hpc_hpo.results.mlflow.records import OWN, study_record, trial_record, value_text
 from hpc_hpo.results.mlflow.store import STUDY, Refused, RunStore, began_of
 from hpc_hpo.results.table import printable
 from hpc_hpo.results.view import StudyView
@@ -59,12 +62,38 @@ class MlflowExport:
         since = view.state.began or 0.0
         numbers = sorted(view.state.trials if trials is None else trials)
         with self._runs.open_for_writing():
-            self._runs.write(STUDY, study_record(view.state, view.study, view.folder))
+            record = study_record(view.state, view.study, view.folder)
+            if not self._runs.has(STUDY, record.fingerprint()):
+                self._runs.write(STUDY, record, None, record.fingerprint())
             for number in numbers:
-                record = trial_record(view.state.trials[number], view.folder, since)
-                try:
-                    found.runs[self._runs.write((str(number), ""), record, STUDY)] += 1
-                except Refused as error:
-                    found.skipped.append(str(error))
+                self._write_trial(view.state.trials[number], since, found)
                 progress(1)
         return found
+
+    def _write_trial(self, trial: Trial, since: float, found: Summary) -> None:
+        """A trial's run with what its payload's own run holds, or with several nested in it."""
+        key, record = (str(trial.id), ""), trial_record(trial, self._view.folder, since)
+        left = products_of(self._view.study, self._view.folder, trial.id) if trial.final else {}
+        names = self._view.study.get("evaluation") or {}
+        record.files |= {Path(names[kind]).name: path for kind, path in left.items()}
+        written = record.fingerprint()
+        if self._runs.has(key, written):
+            found.runs["same"] += 1
+            return
+        with payload_runs(left.get("metrics")) as own:
+            found.skipped += [f"{record.name}: {problem}" for problem in own.problems]
+            if own.problems:
+                record.tags[OWN + "payload_problem"] = value_text("; ".join(own.problems))
+            try:
+                if len(own.runs) == 1:
+                    ((number, one),) = own.runs.items()
+                    merge(record, one, number)
+                    own.runs.clear()
+                how = self._runs.write(key, record, STUDY, "" if own.runs else written)
+                for number, one in own.runs.items():
+                    self._runs.write((key[0], number), one, key, one.fingerprint())
+                if own.runs:
+                    self._runs.mark(key, written)
+                found.runs[how] += 1
+            except Refused as error:
+                found.skipped.append(str(error))

@@ -59,6 +59,7 @@ class Record:
         began, ended: milliseconds since the epoch; `ended` only where no more will come.
         texts: artifacts that are made here, by name.
         files: artifacts that are copied, by name.
+        artifacts: a folder with more of them, as it is in a payload's own run.
     """
 
     name: str
@@ -70,11 +71,12 @@ class Record:
     tags: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    artifacts: Path | None = None
 
     def fingerprint(self) -> str:
         """Differs where anything does that a run can be told afterwards."""
         plain = asdict(self)
-        del plain["began"]
+        del plain["began"], plain["artifacts"]
         plain["files"] = {name: _stamp(path) for name, path in self.files.items()}
         text = json.dumps(plain, sort_keys=True, default=str)
         return "1:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]

@@ -179,18 +179,23 @@ class RunStore:
             if not token:
                 return
 
-    def write(self, key: Key, record: Record, parent: Key | None = None) -> str:
+    def has(self, key: Key, written: str) -> bool:
+        """Whether a run holds all that it was to hold, by its fingerprint."""
+        return key in self._known and self._known[key].written == written
+
+    def write(self, key: Key, record: Record, parent: Key | None, written: str) -> str:
         """Make a run, or add to it what it lacks. What it has is never written twice.
 
+        Args:
+            written: a fingerprint for `has`; "" where more belongs to it, see `mark`.
+
         Returns:
-            "made", "added" or "same".
+            "made" or "added".
 
         Raises:
             Refused: MLflow does not take it; others may fare better.
         """
-        known, written = self._known.get(key), record.fingerprint()
-        if known is not None and known.written == written:
-            return "same"
+        known = self._known.get(key)
         try:
             made = known is None
             if known is None:
@@ -202,6 +207,11 @@ class RunStore:
                 raise Refused(f"{record.name}: MLflow refuses it: {text}") from error
             raise
         return "made" if made else "added"
+
+    def mark(self, key: Key, written: str) -> None:
+        """Say that a run, with all that belongs to it, is written."""
+        self._client.set_tag(self._known[key].id, WRITTEN, written)
+        self._known[key].written = written
 
     def _make(self, key: Key, record: Record, parent: Key | None) -> _Known:
         tags = {BEGAN: self._began, NAME: record.name}
@@ -257,6 +267,8 @@ class RunStore:
     def _artifacts(self, run: str, record: Record) -> None:
         for name, text in record.texts.items():
             self._client.log_text(run, text, name)
+        if record.artifacts is not None:
+            self._client.log_artifacts(run, str(record.artifacts))
         if not record.files:
             return
         with tempfile.TemporaryDirectory(prefix="hpc-hpo-") as room:
