@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,20 @@ from hpc_hpo.launch import open_study, site_of
 from hpc_hpo.pilot.free import free_windows
 from hpc_hpo.pilot.queues import lsf_walltime, queue_name
 from hpc_hpo.plan import QUEUE_WAIT_S, START_UP_S, Choice, Plan, make_plan
+from hpc_hpo.simulate.draws import Draw, parse_draw
+from hpc_hpo.simulate.run import Assumptions
+from hpc_hpo.simulate.sample import Sample, sample
 from hpc_hpo.units import DURATION_FORMS, format_duration, parse_duration
 
 HEADS = (
     "", "nodes", "walltime", "at once", "jobs", "trials at once", "node-hours", "lost",
     "finished in",
 )  # fmt: skip
+SIMULATED_HEADS = ("", "nodes", "walltime", "at once", "busy", "lost", "node-hours", "finished in")
+
+
+def _draw(ctx: click.Context, param: click.Parameter, value: str | None) -> Draw | None:
+    return None if value is None else parse_draw(value, param.opts[0])
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
@@ -43,6 +52,10 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
     "--start-up", "start_up_s", default=format_duration(START_UP_S), show_default=True,
     callback=_seconds, help="Assumed time from a job's start to its first trial.",
 )  # fmt: skip
+@click.option("--trial-time", callback=_draw,
+              help="In place of trial.expected_time: 10m or 'lognormal(600, 0.5)'.")  # fmt: skip
+@click.option("--simulate/--no-simulate", "simulated", default=None,
+              help="All choices, or none; default: those marked * and =.")  # fmt: skip
 @click.option("--now", is_flag=True, help="Ask the scheduler what is free now, and count that in.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, times in seconds.")
 def plan(
@@ -50,23 +63,38 @@ def plan(
     site_name: str | None,
     wait_s: float,
     start_up_s: float,
+    trial_time: Draw | None,
+    simulated: bool | None,
     now: bool,
     as_json: bool,
 ) -> None:
     """Compare sizes of batch jobs for a study, and recommend one.
 
     PATH is a study.yaml, or a study's folder (default: here). `blocks: auto` in the study takes
-    the recommendation. Nothing is submitted.
+    the recommendation. Nothing is submitted. A sample of the study is simulated on the
+    recommended blocks and on its own.
     """
     study, _ = open_study(path)
     site = site_of(study, site_name)
+    if trial_time is not None:
+        # Four digits are more than anybody knows of it.
+        mean_s = float(f"{trial_time.mean:.4g}")
+        needs = study.trial.model_copy(update={"expected_time": mean_s})
+        study = study.model_copy(update={"trial": needs})
     free = free_windows(site, study.queue) if now and site.batch else []
     made = make_plan(study, site, queue_wait_s=wait_s, start_up_s=start_up_s, free=free)
     queue = queue_name(site, study.queue)
+    given = Assumptions(
+        trial_time or Draw("constant", (study.trial.expected_time or 0.0,)),
+        queue_wait=Draw("constant", (wait_s,)), start_up=Draw("constant", (start_up_s,)),
+    )  # fmt: skip
+    samples = {
+        choice: sample(study, site, choice, given) for choice in made.choices
+        if simulated or (simulated is None and (choice == made.recommended or choice.asked))
+    }  # fmt: skip
     if as_json:
-        click.echo(
-            json.dumps({"study": study.name, "site": site.name, "queue": queue, **_plain(made)})
-        )
+        facts = {"study": study.name, "site": site.name, "queue": queue}
+        click.echo(json.dumps({**facts, **_plain(made, samples)}))
         return
     click.echo(f"{study.name} at {site.name}" + (f", queue {queue}" if queue else ""))
     _echo_table([HEADS, *(_row(choice, made) for choice in made.choices)])
@@ -77,6 +105,7 @@ def plan(
         click.echo("= what the study asks for; blocks: auto would take the recommended one")
     if made.refused:
         click.echo(f"the study's own blocks are not possible: {made.refused}")
+    _echo_samples(made, samples, given)
     for window in free:
         lasting = "" if window.seconds == math.inf else f" for {duration(window.seconds)}"
         click.echo(f"free now: {window.nodes} nodes{lasting}")
@@ -86,12 +115,13 @@ def plan(
         click.echo(f"assumed: {assumption}")
 
 
-def _plain(made: Plan) -> dict[str, Any]:
+def _plain(made: Plan, samples: Mapping[Choice, Sample | None]) -> dict[str, Any]:
     best = made.recommended
     rows = [
-        {**asdict(choice), "jobs": choice.jobs, "recommended": choice == best}
+        {**asdict(choice), "jobs": choice.jobs, "recommended": choice == best,
+         "simulated": asdict(found) if (found := samples.get(choice)) else None}
         for choice in made.choices
-    ]
+    ]  # fmt: skip
     return {
         "choices": rows,
         "reason": made.reason,
@@ -100,19 +130,40 @@ def _plain(made: Plan) -> dict[str, Any]:
     }
 
 
-def _row(choice: Choice, made: Plan) -> tuple[str, ...]:
+def _blocks(choice: Choice, made: Plan) -> tuple[str, ...]:
     return (
         ("*" if choice == made.recommended else "=" if choice.asked else "")
         + ("!" if choice.free_now else ""),
         str(choice.nodes),
         lsf_walltime(choice.walltime_s) if choice.walltime_s is not None else "none",
         str(choice.at_once),
+    )
+
+
+def _row(choice: Choice, made: Plan) -> tuple[str, ...]:
+    return (
+        *_blocks(choice, made),
         str(choice.jobs),
         str(choice.workers),
         f"{choice.node_hours:.1f}",
         f"{choice.lost:.0%}",
         duration(choice.finish_s),
     )
+
+
+def _echo_samples(made: Plan, samples: Mapping[Choice, Sample | None], given: Assumptions) -> None:
+    """What the simulations came to."""
+    known = {choice: found for choice, found in samples.items() if found is not None}
+    if not known:
+        return
+    trials = max(found.trials for found in known.values())
+    click.echo(f"\nsimulated: {trials} trials of {given.trial_time.words()} each")
+    rows = [
+        (*_blocks(choice, made), f"{found.utilisation:.1%}", duration(found.lost_s),
+         f"{found.node_hours:.1f}", duration(found.finish_s))
+        for choice, found in known.items()
+    ]  # fmt: skip
+    _echo_table([SIMULATED_HEADS, *rows])
 
 
 def _echo_table(rows: list[tuple[str, ...]]) -> None:

@@ -13,7 +13,7 @@ from hpc_hpo.clock import Item
 
 #: When every simulation begins, seconds since the epoch: 1 January 2020, UTC.
 START = 1_577_836_800.0
-#: A wait for an event lasts at least so long, as the real pilot looks no more often, in seconds.
+#: The real pilot looks no more often at its blocks, in seconds.
 NAP_S = 2.0
 
 
@@ -23,9 +23,13 @@ class VirtualClock:
     Args:
         scale: virtual seconds that a second of this thread's CPU time takes; 0 = none.
         cpu: CPU seconds of this thread; replaced in tests.
+        nap_s: a wait for an event lasts at least so long, in seconds.
     """
 
-    def __init__(self, scale: float = 1.0, cpu: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self, scale: float = 1.0, cpu: Callable[[], float] = time.thread_time, nap_s: float = NAP_S
+    ) -> None:
+        self._nap_s = nap_s
         self.scale = scale
         self._cpu_now = cpu
         self._mark = cpu()
@@ -86,6 +90,6 @@ class VirtualClock:
         self.advance(self.now() + seconds, lambda: False)
 
     def next_of(self, items: queue.SimpleQueue[Item], seconds: float) -> Item:
-        wait = max(seconds, NAP_S) if seconds > 0 else 0.0
+        wait = max(seconds, self._nap_s) if seconds > 0 else 0.0
         self.advance(self.now() + wait, lambda: not items.empty())
         return items.get_nowait()

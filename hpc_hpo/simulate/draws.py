@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpc_hpo.errors import InputError
-from hpc_hpo.units import parse_duration
+from hpc_hpo.units import format_duration, parse_duration
 
 FORMS = (
     "a duration, or constant(T), uniform(T, T), exponential(MEAN), lognormal(MEDIAN, SIGMA), "
@@ -42,6 +42,13 @@ class Draw:
         if self.kind == "weibull":
             return first * math.gamma(1 + 1 / rest[0])
         return first
+
+    def words(self) -> str:
+        """As people write it."""
+        kinds = _KINDS[self.kind]
+        values = [format_duration(v) if time else f"{v:g}"
+                  for v, time in zip(self.values, kinds, strict=True)]  # fmt: skip
+        return values[0] if self.kind == "constant" else f"{self.kind}({', '.join(values)})"
 
     def __call__(self, rng: np.random.Generator) -> float:
         first, *rest = self.values

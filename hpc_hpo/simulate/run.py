@@ -30,7 +30,7 @@ from hpc_hpo.pilot.queues import (
 )
 from hpc_hpo.pilot.shapes import Shapes, check_shapes
 from hpc_hpo.plan import resolve_blocks
-from hpc_hpo.simulate.clock import START, VirtualClock
+from hpc_hpo.simulate.clock import NAP_S, START, VirtualClock
 from hpc_hpo.simulate.conditions import PARTS, Conditions
 from hpc_hpo.simulate.draws import Draw
 from hpc_hpo.simulate.helper import VirtualHelper
@@ -44,6 +44,7 @@ from hpc_hpo.steering.portfolio import Portfolio
 from hpc_hpo.steering.reporting import with_model
 from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.study import Study
+from hpc_hpo.study.segment_set import Segment
 from hpc_hpo.version import __version__
 from hpc_hpo.worker.margin import interval
 from hpc_hpo.workload import is_resumable
@@ -65,6 +66,9 @@ class Assumptions:
         preempted: how long a job runs from when it may be preempted until it is; None = for ever.
         stop_s: the simulation ends after so much virtual time; None = with the study.
         trials: in place of the study's budget; only without segments.
+        share: of each segment's budget, where that is not all to be simulated.
+        learns: whether the study's optimiser is used; else points are random.
+        nap_s: between two looks at the blocks, where nothing ends.
         cpu: virtual seconds that a second of steering's CPU time takes; 0 = none.
         fit_s: CPU seconds that fits of models may really take.
         objective: makes that of a segment; None = a smooth function of its points.
@@ -83,6 +87,9 @@ class Assumptions:
     preempted: Draw | None = None
     stop_s: float | None = None
     trials: int | None = None
+    share: float = 1.0
+    learns: bool = True
+    nap_s: float = NAP_S
     cpu: float = 1.0
     fit_s: float = 60.0
     seed: int = 0
@@ -208,6 +215,13 @@ def steps_of(study: Study, given: int | None) -> int:
     return fidelity.max
 
 
+def _reduced(segment: Segment, given: Assumptions) -> Segment:
+    """A segment as it is simulated."""
+    if given.share < 1.0 and segment.trials is not None:
+        segment = replace(segment, trials=max(1, round(segment.trials * given.share)))
+    return segment if given.learns else replace(segment, optimizer={"name": "random"})
+
+
 def _objectives(study: Study, make: Maker) -> Callable[[str | None], Objective]:
     """Of a segment, made when its first trial needs it."""
     made: dict[str | None, Objective] = {}
@@ -266,11 +280,11 @@ def simulate(
         study.fidelity.metric if study.fidelity is not None
         else "loss" if study.budget.epochs is not None else None,
     )  # fmt: skip
-    clock = VirtualClock(given.cpu)
+    clock = VirtualClock(given.cpu, nap_s=given.nap_s)
     conditions = Conditions(
         study.blocks.nodes, shapes.per_node, study.blocks.max, study.blocks.walltime,
         queue_of(site, study.queue), given.queue_wait if site.batch else Draw("constant", (0.0,)),
-        given.start_up, given.mtbf_s, min(2.0, site.poll), site.heartbeat.threshold,
+        given.start_up, given.mtbf_s, min(given.nap_s, site.poll), site.heartbeat.threshold,
         given.dispatch_s, given.submit_cpu_s, given.seed, _preempted(study, site, given.preempted),
         site.kill_grace * SLICES_SHARE,
     )  # fmt: skip
@@ -278,7 +292,8 @@ def simulate(
     state, sign = StudyState(), study.direction_sign
 
     def searches() -> Iterator[Any]:
-        for segment in study.segments.values():
+        for whole in study.segments.values():
+            segment = _reduced(whole, given)
 
             def make(begun_again: int, segment: Any = segment) -> Any:
                 made = make_optimizer(study, segment, begun_again)

@@ -130,8 +130,8 @@ def test_that_a_slow_ask_shows_as_idle_workers(
     spent: list[VirtualClock] = []
     made = VirtualClock.__init__
 
-    def remember(clock: VirtualClock, *arguments: float) -> None:
-        made(clock, *arguments)
+    def remember(clock: VirtualClock, *arguments: float, **named: float) -> None:
+        made(clock, *arguments, **named)
         spent.append(clock)
 
     ask = RandomSearch.ask

@@ -1,0 +1,82 @@
+"""What a plan's choices come to when a sample of the study is simulated on them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from hpc_hpo.pilot.shapes import Shapes
+from hpc_hpo.plan import Choice
+from hpc_hpo.simulate.clock import NAP_S
+from hpc_hpo.simulate.run import Assumptions, simulate
+from hpc_hpo.site import Site
+from hpc_hpo.study import Study
+from hpc_hpo.workload import work_of
+
+#: Trials of a sample, where blocks can be made so much smaller; at most, where they cannot.
+SAMPLE, MOST = 500, 1000
+#: Looks at the blocks in the time of one trial, and the longest and shortest time between two.
+LOOKS, NAPS_S = 50, (NAP_S, 60.0)
+#: What is lost for good, of the parts of the workers' time.
+LOST = ("work lost", "failed attempts", "dead nodes")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A simulated choice, scaled to the whole study; times in seconds.
+
+    Attributes:
+        trials: that were simulated.
+        utilisation: share of the workers' time in trials whose work counted.
+        lost_s: worker-seconds of work that was lost, failed, or of nodes that had died.
+    """
+
+    trials: int
+    utilisation: float
+    lost_s: float
+    node_hours: float
+    finish_s: float
+
+
+def sample(study: Study, site: Site, choice: Choice, given: Assumptions) -> Sample | None:
+    """Simulate a choice of a plan; None where the study has too many segments for a sample.
+
+    A study of more than SAMPLE trials has a part of them simulated, on blocks that are smaller by
+    as much: as many rounds of trials, in blocks as long. Where blocks have too few nodes for
+    that, the first MOST trials are, and the rest is taken to go on like them. Points are
+    random, which is quick, and steering takes no time.
+
+    Args:
+        study: with an expected time of trials.
+        given: of it, the times are used, and what fails.
+
+    Raises:
+        InputError: the budget does not tell how many trials there are.
+    """
+    trials = work_of(study, site, given.start_up.mean)[0].trials
+    least = Shapes(study, site).largest.nodes
+    nodes = max(least, math.ceil(choice.nodes * min(1.0, SAMPLE / trials)))
+    shrunk = choice.nodes / nodes
+    wanted = max(1, round(trials / shrunk))
+    taken = min(wanted, MOST)
+    more = wanted / taken
+    named = study.segments.named
+    if named and len(study.segments) > MOST:
+        return None
+    nap_s = min(max(given.trial_time.mean / LOOKS, NAPS_S[0]), NAPS_S[1])
+    assumed = replace(
+        given, nap_s=nap_s, cpu=0.0, learns=False, trials=None if named else taken,
+        share=taken / trials if named else 1.0,
+    )  # fmt: skip
+    blocks = study.blocks.model_copy(
+        update={"nodes": nodes, "walltime": choice.walltime_s, "max": choice.at_once}
+    )
+    blocks._auto = False
+    found = simulate(study.model_copy(update={"blocks": blocks}), site, assumed)
+    wait_s = min(given.queue_wait.mean if site.batch else 0.0, found.finish_s)
+    return Sample(
+        len(found.state.trials), found.utilisation,
+        sum(found.parts[name] for name in LOST) * shrunk * more,
+        found.node_hours * shrunk * more,
+        (0.0 if choice.free_now else wait_s) + (found.finish_s - wait_s) * more,
+    )  # fmt: skip
