@@ -15,7 +15,8 @@ start       points of `start_from`: segment, point, from, and loss (told) or non
             the `parts` of it count with the last, which has the report
 submit      a slice was handed to the pilot: trial, slice, at; stop_step (the rung to pause at)
 end         a slice ended: a SliceOutcome, plus the trial's new `state`, `wasted_s`
-            (worker-seconds to be done again) and `futile` (ended without progress)
+            (worker-seconds to be done again) and `futile` (ended without progress);
+            `values` of several objectives, of which `loss` is the first
 heard       the optimiser was told the loss of a trial that waits at a rung: trial, loss
 early       a trial was stopped for good at its last rung: trial, loss (null: not finite)
 refused     an outcome came from a slice that is not the trial's open one
@@ -207,7 +208,7 @@ class StudyState:
             self.troubles.append((trial.id, record))
         self._move(trial, TrialState(event["state"]))
         if trial.state is TrialState.COMPLETED:
-            trial.loss = event["loss"]
+            trial.loss, trial.values = event["loss"], event.get("values")
             if trial.stop_step is not None and max(trial.reports, default=0) > trial.stop_step:
                 self.overran.append(trial.id)
         elif trial.state is TrialState.PAUSED and record.reason == "rung" and trial.reports:

@@ -235,6 +235,7 @@ class TaskSpec(TypedDict, total=False):
     path: list[str]  #: python: folders put in front of sys.path
     argv: list[str]  #: command: arguments with {name} placeholders
     loss: dict[str, Any]  #: command: {"file": ..., "key": ...} or {"stdout": regex}
+    objectives: dict[str, dict[str, Any]]  #: where there are several: name -> the same
     env: dict[str, str]
     network: NetworkSpec
     inputs: dict[str, str]  #: name -> absolute path
@@ -262,6 +263,7 @@ class SliceOutcome(TypedDict, total=False):
     slice: int
     end: str  #: a SliceEnd value
     loss: float | None
+    values: list[float]  #: of several objectives, in the study's order; `loss` is the first
     reason: str  #: of a pause: walltime, rung, stop, preempted
     error: ErrorInfo
     reports: list[list[Any]]  #: [step, {metric: value}], steps above known_step
@@ -314,6 +316,7 @@ class Trial:
     failures: int = 0  #: failed attempts of the payload (losses do not count)
     losses: int = 0  #: slices in a row that ended without progress, not by their own error
     loss: float | None = None
+    values: list[float] | None = None  #: of several objectives; `loss` is the first
     error: ErrorInfo | None = None
     spent_s: float = 0.0
     reports: dict[int, dict[str, float]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -65,8 +65,10 @@ class Optimizer(Protocol):
             ValueError: the trial has a point already.
         """
 
-    def tell(self, id: int, loss: float | None) -> None:
+    def tell(self, id: int, loss: Any) -> None:
         """Register the loss of a trial; None, NaN and infinities mean that it failed.
+
+        One that was made for several objectives gets a list of them, as they are.
 
         Raises:
             ValueError: the trial is unknown or has been told already.
@@ -96,6 +98,9 @@ class BaseOptimizer(ABC):
     OPTIONS: ClassVar[Mapping[str, Option]] = {}
     #: whether losses change what is proposed
     LEARNS: ClassVar[bool] = True
+    #: whether it can be told other losses in the place of those it was told: what it proposes is
+    #: a function of `points` and `losses`
+    RETELLS: ClassVar[bool] = True
 
     def __init__(self, space: Space, *, seed: int, budget: int | None = None) -> None:
         self.space, self.seed, self.budget = space, seed, budget
@@ -131,6 +136,10 @@ class BaseOptimizer(ABC):
         if id in self.losses:
             raise ValueError(f"trial {id} has been told already")
         self.losses[id] = None if loss is None or not math.isfinite(loss) else float(loss)
+
+    def retell(self, losses: Sequence[float | None]) -> None:
+        """Put others in the place of all losses told, in the order told; see RETELLS."""
+        self.losses = dict(zip(self.losses, losses, strict=True))
 
     @abstractmethod
     def _propose(self, count: int) -> list[Point]:

@@ -7,7 +7,7 @@ recent, and those around the best. Trees take any number of losses, categories a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -64,6 +64,10 @@ class BayesSearch(ModelSearch):
         super().__init__(space, seed=seed, budget=budget, n_initial=n_initial, acq=acq, ready=ready)
         self.model = model
         self._learned: tuple[int, gp.Hyperparameters | None] = (0, None)
+
+    def retell(self, losses: Sequence[float | None]) -> None:
+        super().retell(losses)
+        self._learned = (0, None)
 
     def kind(self, told: int) -> str:
         """The model for so many losses: gp or forest."""

@@ -38,6 +38,7 @@ class CmaEsSearch(BaseOptimizer):
         InputError: the package is missing, or the space has too many dimensions.
     """
 
+    RETELLS: ClassVar[bool] = False
     OPTIONS: ClassVar[Mapping[str, Option]] = {"population": Option(low=2)}
 
     def __init__(

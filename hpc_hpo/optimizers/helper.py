@@ -287,7 +287,9 @@ def _build(content: dict[str, Any]) -> Any:
     from hpc_hpo.space import Space
 
     space = Space.parse(content["space"], constraints=content["constraints"])
-    return create(content["spec"], space, content["seed"], budget=content["budget"])
+    return create(
+        content["spec"], space, content["seed"], budget=content["budget"], signs=content["signs"]
+    )
 
 
 def _end_with(parent: int) -> None:

@@ -93,6 +93,7 @@ class IddsSearch(BaseOptimizer):
         InputError: host or workload is missing, or a file cannot be read.
     """
 
+    RETELLS: ClassVar[bool] = False
     OPTIONS: ClassVar[Mapping[str, Option]] = OPTIONS
     LEARNS: ClassVar[bool] = False
 

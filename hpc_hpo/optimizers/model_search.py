@@ -125,6 +125,12 @@ class ModelSearch(BaseOptimizer):
             self._epoch = (told, len(self.points))
             self._next_epoch = told + max(1, (len(self.points) - told) // _BEHIND)
 
+    def retell(self, losses: Sequence[float | None]) -> None:
+        super().retell(losses)
+        self._told_losses.rows[:, 0] = [np.nan if loss is None else loss for loss in losses]
+        # What was made of the others counts no more.
+        self._fitted, self._chunk, self._queue = None, ((0, 0), -1), []
+
     def _chunk_of(self, number: int) -> tuple[int, int]:
         """First number and size of the chunk to which a number of the epoch belongs."""
         told, start = self._epoch

@@ -44,6 +44,7 @@ class NevergradSearch(BaseOptimizer):
         InputError: the package is missing.
     """
 
+    RETELLS: ClassVar[bool] = False
     OPTIONS: ClassVar[Mapping[str, Option]] = {"algorithm": Option(choices=ALGORITHMS)}
 
     def __init__(

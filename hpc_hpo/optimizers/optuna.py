@@ -28,7 +28,7 @@ _DEFAULT_INITIAL = 10
 #: Losses needed before a model is worth more than the initial design.
 _MIN_TOLD = 3
 #: Draws of a sampler until one is new; GP fits again for each, to come to the same place.
-_TRIES = {"TPE": 20, "GP": 2}
+_TRIES = {"TPE": 20, "GP": 2, "NSGA-II": 20}
 #: A sampler that comes back to points that are known has settled: the next is drawn this near to
 #: its last, in units of the cube; farther, where none is new.
 _BESIDE = (0.01, 0.03, 0.1)
@@ -50,6 +50,7 @@ class OptunaSearch(BaseOptimizer):
         InputError: a package is missing.
     """
 
+    RETELLS: ClassVar[bool] = False
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         "sampler": Option(choices=("TPE", "GP")),
         "n_initial": Option(low=1),
@@ -103,9 +104,19 @@ class OptunaSearch(BaseOptimizer):
         optuna = self._optuna
         before = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(storage=Storage(), study_name="hpc_hpo")
+        study = optuna.create_study(
+            storage=Storage(), study_name="hpc_hpo", directions=self._directions()
+        )
         optuna.logging.set_verbosity(before)
         return study
+
+    def _directions(self) -> list[str]:
+        """Of each objective."""
+        return ["minimize"]
+
+    def _facts(self) -> dict[str, Any]:
+        """What Optuna is to know of the trial that is asked now."""
+        return {}
 
     # ---------------------------------------------------------------- coordinates
 
@@ -136,6 +147,7 @@ class OptunaSearch(BaseOptimizer):
                 state=trial.TrialState.RUNNING,
                 params=self._params(id, point),
                 distributions=self._distributions,
+                system_attrs=self._facts(),
             )
         )
 
@@ -173,24 +185,34 @@ class OptunaSearch(BaseOptimizer):
 
     def _sample(self, number: int, taken: Collection[str]) -> Point | None:
         """A new point by the sampler, or beside what it comes up with; None when there is none."""
-        optuna = self._optuna
         point: Point | None = None
-        probe = optuna.trial.FrozenTrial(
-            number=_PROBE, trial_id=_PROBE, state=optuna.trial.TrialState.RUNNING, value=None,
-            datetime_start=None, datetime_complete=None, params={}, distributions={},
-            user_attrs={}, system_attrs={}, intermediate_values={},
-        )  # fmt: skip
-        with warnings.catch_warnings(), self._one_thread(), self._quiet():
-            warnings.simplefilter("ignore")  # multivariate and the constant liar: experimental
+        probe = self._probe()
+        with self._hushed(), self._one_thread():
             sampler = self._sampler(int(self._rng(number, _PURPOSE).integers(2**31)))
             for _ in range(_TRIES[self.sampler]):
-                params = sampler.sample_relative(self._study, probe, dict(self._distributions))
+                params = self._params_of(sampler, probe)
                 if not params:
                     return None
                 point = self._point(params)
                 if self.space.allows(point) and self.space.key(point) not in taken:
                     return point
         return None if point is None else self._beside(point, number, taken)
+
+    def _params_of(self, sampler: Any, probe: Any) -> dict[str, Any]:
+        """What the sampler says; empty where it has nothing to go by."""
+        found: dict[str, Any] = sampler.sample_relative(
+            self._study, probe, dict(self._distributions)
+        )
+        return found
+
+    def _probe(self) -> Any:
+        """The point being drawn, as a trial."""
+        kinds = self._optuna.trial
+        return kinds.FrozenTrial(
+            number=_PROBE, trial_id=_PROBE, state=kinds.TrialState.RUNNING, value=None,
+            datetime_start=None, datetime_complete=None, params={}, distributions={},
+            user_attrs={}, system_attrs={}, intermediate_values={},
+        )  # fmt: skip
 
     def _beside(self, point: Point, number: int, taken: Collection[str]) -> Point | None:
         """A new point near another one."""
@@ -213,13 +235,15 @@ class OptunaSearch(BaseOptimizer):
         )
 
     @contextlib.contextmanager
-    def _quiet(self) -> Iterator[None]:
+    def _hushed(self) -> Iterator[None]:
         """Its hints are for those who call it themselves, and would come with every point."""
         logging = self._optuna.logging
         before = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what it calls experimental
+                yield
         finally:
             logging.set_verbosity(before)
 

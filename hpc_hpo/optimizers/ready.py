@@ -22,8 +22,10 @@ import numpy as np
 from hpc_hpo.model import Point
 from hpc_hpo.optimizers.base import BaseOptimizer, Optimizer, Option
 from hpc_hpo.optimizers.helper import Helper, shared
+from hpc_hpo.optimizers.leaders import Leaders
 from hpc_hpo.optimizers.model_search import ModelSearch
 from hpc_hpo.optimizers.pools import around
+from hpc_hpo.optimizers.scalarise import Scalarised, vector
 from hpc_hpo.optimizers.sobol import SobolSequence
 from hpc_hpo.space import Space
 
@@ -36,7 +38,6 @@ _SHARE_BEHIND = 0.25
 _PATIENCE, _MOST_PATIENCE_S, _FEW = 0.01, 2.0, 8
 #: Share of random points among those drawn here.
 _RANDOM = 0.1
-_BEST = 32
 #: After a restart the first points wait so long for the helper to start and fit, in seconds.
 _START_S = 10.0
 #: Points asked for at once that the helper is told of beforehand.
@@ -55,7 +56,7 @@ class ReadyOptimizer(BaseOptimizer):
     brings both sides to the same state.
 
     Args:
-        spec, space, seed, budget: as of registry.create; `spec` must make a ModelSearch.
+        spec, space, seed, budget, signs: as of registry.create; `spec` must make a ModelSearch.
         n_initial: points of the initial design.
         helper: shared by all optimisers of the process.
         now: a clock, in seconds.
@@ -73,6 +74,7 @@ class ReadyOptimizer(BaseOptimizer):
         n_initial: int,
         helper: Helper,
         now: Callable[[], float] = time.monotonic,
+        signs: Sequence[int] = (),
     ) -> None:
         super().__init__(space, seed=seed, budget=budget)
         self.n_initial = n_initial
@@ -80,7 +82,7 @@ class ReadyOptimizer(BaseOptimizer):
         self._helper, self._now = helper, now
         self._what = {
             "spec": dict(spec), "space": space.describe(), "constraints": list(space.constraints),
-            "seed": seed, "budget": budget,
+            "seed": seed, "budget": budget, "signs": tuple(signs),
         }  # fmt: skip
         self._number = helper.register(self._receive)
         weakref.finalize(self, helper.forget, self._number)
@@ -89,7 +91,10 @@ class ReadyOptimizer(BaseOptimizer):
         self._lock = threading.Condition()
         self._queue: deque[Point] = deque()
         self._queue_told = 0
-        self._best: list[tuple[float, int]] = []
+        self._signs = signs
+        #: of several objectives, what the helper is told for each loss
+        self._lists: dict[int, Sequence[float] | None] = {}
+        self._leaders = Leaders()
         self._asked_at: dict[int, float] = {}
         self._duration = 0.0
         #: where points came from
@@ -102,15 +107,16 @@ class ReadyOptimizer(BaseOptimizer):
         if self._generation:
             self._events.append(("adopt", id, point))
 
-    def tell(self, id: int, loss: float | None) -> None:
-        super().tell(id, loss)
+    def tell(self, id: int, loss: Any) -> None:
+        found = vector(loss, self._signs) if self._signs else None
+        super().tell(id, (None if found is None else found[0]) if self._signs else loss)
         known = self.losses[id]
+        if self._signs:
+            self._lists[id] = None if known is None else loss
         if self._generation:
-            self._events.append(("tell", id, known))
+            self._events.append(("tell", id, self._lists[id] if self._signs else known))
         if known is not None:
-            self._best.append((known, id))
-            if len(self._best) >= 2 * _BEST:
-                self._best = sorted(self._best)[:_BEST]
+            self._leaders.add(found or [known], id)
         begun = self._asked_at.pop(id, None)
         if begun is not None:
             took = self._now() - begun
@@ -153,7 +159,8 @@ class ReadyOptimizer(BaseOptimizer):
 
     def _history(self) -> Iterator[tuple[Any, ...]]:
         yield from (("adopt", t, p) for t, p in self.points.items())
-        yield from (("tell", t, loss) for t, loss in self.losses.items())
+        told = self._lists if self._signs else self.losses
+        yield from (("tell", t, loss) for t, loss in told.items())
 
     def _receive(self, content: dict[str, Any]) -> None:
         """In the helper's thread: a new batch replaces what is left of the last."""
@@ -235,12 +242,9 @@ class ReadyOptimizer(BaseOptimizer):
         """A point near one of the best, at once."""
         rng = self._rng(number, _PURPOSE)
         self.served["drawn"] += 1
-        if not self._best or rng.random() < _RANDOM:
+        if not self._leaders or rng.random() < _RANDOM:
             return None
-        best = sorted(self._best)[:_BEST]
-        # The better, the likelier.
-        rank = min(int(rng.exponential(len(best) / 4.0)), len(best) - 1)
-        base = self.space.to_unit(self.points[best[rank][1]], absent=np.nan)
+        base = self.space.to_unit(self.points[self._leaders.pick(rng)], absent=np.nan)
         for u in around(base[None], 8, self.space.steps, rng, (0.5, 2.0)):
             point = self.space.from_unit(u)
             if self.space.key(point) not in taken and self.space.allows(point):
@@ -261,9 +265,11 @@ def with_queue(
         helper: makes its proposals; None: the helper process of this process.
         now: a clock, in seconds.
     """
-    if not isinstance(made, ModelSearch) or not made.ready:
+    search, signs = (made.inner, made.signs) if isinstance(made, Scalarised) else (made, ())
+    if not isinstance(search, ModelSearch) or not search.ready:
         return made
     return ReadyOptimizer(
-        spec if isinstance(spec, Mapping) else {"name": spec}, made.space, seed=made.seed,
-        budget=made.budget, n_initial=made.n_initial, helper=helper or shared(), now=now,
+        spec if isinstance(spec, Mapping) else {"name": spec}, search.space, seed=search.seed,
+        budget=search.budget, n_initial=search.n_initial, helper=helper or shared(), now=now,
+        signs=signs,
     )  # fmt: skip

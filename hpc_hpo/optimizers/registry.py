@@ -7,12 +7,13 @@ Another package adds one through the entry-point group ``hpc_hpo.optimizers``; s
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, cast
 
 from hpc_hpo.errors import InputError, InputErrors
-from hpc_hpo.optimizers.base import Optimizer, Option
+from hpc_hpo.optimizers.base import BaseOptimizer, Optimizer, Option
+from hpc_hpo.optimizers.scalarise import Scalarised
 from hpc_hpo.space import Space
 from hpc_hpo.space.reading import LineOf, Problems, Section, nearest
 
@@ -28,6 +29,7 @@ BUILT_IN = {
     "tpe": "hpc_hpo.optimizers.tpe:TpeSearch",
     "evolution": "hpc_hpo.optimizers.evolution:EvolutionSearch",
     "optuna": "hpc_hpo.optimizers.optuna:OptunaSearch",
+    "nsga2": "hpc_hpo.optimizers.nsga2:Nsga2Search",
     "cmaes": "hpc_hpo.optimizers.cmaes:CmaEsSearch",
     "nevergrad": "hpc_hpo.optimizers.nevergrad:NevergradSearch",
 }
@@ -35,6 +37,8 @@ BUILT_IN = {
 AUTO, DEFAULT = "auto", "bayes"
 #: What a class of another package must have to be worth calling; see base.Optimizer.
 _MEMBERS = ("OPTIONS", "ask", "adopt", "tell", "exhausted")
+#: Those that take several objectives.
+SEVERAL = ("bayes", "skopt", "tpe", "evolution", "nsga2", "random", "sobol", "grid", "points")
 
 
 def names() -> list[str]:
@@ -125,6 +129,7 @@ def create(
     file: str | None = None,
     key: str = "optimizer",
     line_of: LineOf | None = None,
+    signs: Sequence[int] = (),
 ) -> Optimizer:
     """The optimiser that a study asks for.
 
@@ -134,6 +139,8 @@ def create(
         seed: at least 0; equal seeds give equal points.
         budget: trials the study may run; None when only time limits it.
         file, key, line_of: say in errors where the text stands.
+        signs: for several objectives, +1 for each that is minimised and -1 for one that is
+            maximised. Those that know one loss only get theirs by random scalarisation.
 
     Raises:
         InputErrors: an unknown name or option, or a bad value of one.
@@ -148,9 +155,19 @@ def create(
         problems.raise_any()
     try:
         cls = _load(DEFAULT if name == AUTO else str(name))
+        several = getattr(cls, "SEVERAL", False)
+        at = f"{key}.name" if content is spec else key
+        if several and not signs:
+            problems.add(
+                at, "it is for several objectives", found=name, valid="`objectives` in the study"
+            )
+        if signs and not (several or getattr(cls, "RETELLS", False)):
+            problems.add(at, "it takes one loss alone", found=name, valid=[AUTO, *SEVERAL])
         options = _read_options(Section(content, key, problems), cls.OPTIONS)
         problems.raise_any()
         seed = int(options.pop("seed", seed))
+        if several:
+            options["signs"] = signs
         try:
             made: Optimizer = cls(space, seed=seed, budget=budget, **options)
         except InputError:
@@ -159,6 +176,8 @@ def create(
             if name == AUTO or name in BUILT_IN:
                 raise
             raise _broken(_declared(str(name))[0], "made", error) from error
+        if signs and not several:
+            made = Scalarised(cast(BaseOptimizer, made), signs)
     except InputErrors:
         raise
     except InputError as error:

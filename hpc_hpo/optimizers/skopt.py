@@ -6,7 +6,7 @@ flight, and repeats suggestions; only its models are used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,6 +54,10 @@ class SkoptSearch(ModelSearch):
         super().__init__(space, seed=seed, budget=budget, n_initial=n_initial, acq=acq, ready=ready)
         self.surrogate = surrogate
         self._learned: tuple[int, Any] = (0, None)
+
+    def retell(self, losses: Sequence[float | None]) -> None:
+        super().retell(losses)
+        self._learned = (0, None)
 
     def _model(self, x: np.ndarray, losses: np.ndarray) -> Surrogate:
         y = standardise(losses)

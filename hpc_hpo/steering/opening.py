@@ -44,6 +44,7 @@ def make_optimizer(
     made = create(
         spec, segment.space, (segment.seed + ROUND_SEED * begun_again) & 0x7FFFFFFF,
         budget=segment.trials, file=str(study.path), line_of=study.document.line_of,
+        signs=study.signs,
     )  # fmt: skip
     return with_queue(made, spec) if ready else made
 

@@ -134,8 +134,8 @@ class Portfolio:
         elif seat.log is not None:
             seat.log.append(("heard", trial))
 
-    def _signed(self, loss: float | list[float] | None) -> float | None:
-        return self._sign * loss if isinstance(loss, (int, float)) else None
+    def _signed(self, loss: float | list[float] | None) -> float | list[float] | None:
+        return self._sign * loss if isinstance(loss, (int, float)) else loss
 
     def told(self, trial: Trial) -> None:
         """Take in the end of a trial, which the journal has."""

@@ -19,6 +19,7 @@ from hpc_hpo.errors import InputError, InputErrors
 from hpc_hpo.journal import Event
 from hpc_hpo.model import Point
 from hpc_hpo.optimizers.registry import learns
+from hpc_hpo.pareto import fronts
 from hpc_hpo.segment_record import Given
 from hpc_hpo.space import Space
 from hpc_hpo.space.domains import Choice, canonical
@@ -260,13 +261,16 @@ class _Taking:
         source = self._source
         best: set[int] = set()
         if source.evaluated:
-            losses: dict[str | None, list[tuple[float, int]]] = {}
+            losses: dict[str | None, list[int]] = {}
             for i, (segment, row, _, _) in enumerate(valid):
                 if row.loss is not None:
-                    first = row.loss[0] if isinstance(row.loss, list) else row.loss
-                    losses.setdefault(segment.name, []).append((self._content.sign * first, i))
-            best = {i for own in losses.values() for _, i in sorted(own)[: source.evaluated]}
-            valid = [valid[i] for i in sorted(best, key=lambda i: self._rank(valid[i]))] + [
+                    losses.setdefault(segment.name, []).append(i)
+            ranks: dict[int, float] = {}
+            for own in losses.values():
+                ranks.update(zip(own, self._ranks([valid[i][1] for i in own]), strict=True))
+            in_order = {name: sorted(own, key=ranks.__getitem__) for name, own in losses.items()}
+            best = {i for own in in_order.values() for i in own[: source.evaluated]}
+            valid = [valid[i] for i in sorted(sorted(best), key=ranks.__getitem__)] + [
                 row for i, row in enumerate(valid) if i not in best
             ]
             best = set(range(len(best)))
@@ -287,10 +291,14 @@ class _Taking:
             elif row.loss is not None and source.take == "best" and i not in best:
                 self._left[f"not among the best {source.evaluated}"] += 1
 
-    def _rank(self, one: tuple[Segment, Row, Point, bool]) -> float:
-        loss = one[1].loss
-        assert loss is not None, "among the best"
-        return self._content.sign * (loss[0] if isinstance(loss, list) else loss)
+    def _ranks(self, rows: Sequence[Row]) -> list[float]:
+        """Lower for better rows; of several objectives, the front on which each is."""
+        losses = [row.loss for row in rows]
+        if self._study.objectives and all(isinstance(loss, list) for loss in losses):
+            values = np.array(losses, dtype=float) * self._study.signs
+            return [float(front) for front in fronts(values, self._source.evaluated or 0)]
+        firsts = [loss[0] if isinstance(loss, list) else loss for loss in losses]
+        return [self._content.sign * (loss or 0.0) for loss in firsts]
 
     def _is_new(self, name: str | None, key: str) -> bool:
         seen = self._seen.setdefault(name, set())

@@ -28,7 +28,9 @@ from hpc_hpo.yamlio import load_yaml
 #: Of the table that ``hpc-hpo export --format csv`` writes: in front of a parameter's name.
 POINT = "point."
 #: Keys of a study that say what its losses mean.
-MEANING = ("objective", "command", "contract", "loss")
+MEANING = ("objective", "command", "contract", "loss", "objectives")
+#: ... in front of an objective's name.
+OBJECTIVE = "objective."
 
 Losses = float | list[float] | None
 
@@ -81,7 +83,7 @@ def read_source(source: StartSource, study: Study, key: str) -> Content:
         JournalCorrupt: a record in the middle of the other study's journal is damaged.
     """
     if source.study is not None:
-        return _from_study(source.study, study, key)
+        return _from_study(source.study, source, study, key)
     if source.csv is not None:
         return _from_csv(source, study, key)
     return _by_hand(source, study, key)
@@ -90,7 +92,7 @@ def read_source(source: StartSource, study: Study, key: str) -> Content:
 # -------------------------------------------------------------------- another study
 
 
-def _from_study(name: str, study: Study, key: str) -> Content:
+def _from_study(name: str, source: StartSource, study: Study, key: str) -> Content:
     path = study.folder / Path(name).expanduser()
     folder = StudyFolder(path.resolve())
     if not folder.exists:
@@ -102,7 +104,7 @@ def _from_study(name: str, study: Study, key: str) -> Content:
     state = replay(read_events(folder.journal))
     content = Content([], whole=True, sign=-1 if plain.get("direction") == "maximize" else 1)
     for number, trial in sorted(state.trials.items()):
-        loss = trial.loss
+        loss: Losses = trial.loss if trial.values is None else trial.values
         if trial.superseded:
             content.left["of a segment that was begun again"] += 1
         elif loss is None:
@@ -114,7 +116,31 @@ def _from_study(name: str, study: Study, key: str) -> Content:
     for what in ("direction", *MEANING):
         if plain.get(what) != own.get(what):
             content.differs[what] = plain.get(what), own.get(what)
+    _check_objectives(content, plain, source, study, key)
     return content
+
+
+def _check_objectives(
+    content: Content, plain: Mapping[str, Any], source: StartSource, study: Study, key: str
+) -> None:
+    """Refuse results that lack an objective of the study, or have others; no `accept` helps."""
+    theirs = [(o["name"], o.get("direction", "minimize")) for o in plain.get("objectives") or ()]
+    if theirs == [(one.name, one.direction) for one in study.objectives]:
+        content.differs.pop("objectives", None)  # the rest says nothing of what they mean
+    elif source.take == "best":
+        for row in content.rows:
+            row.loss = row.loss[0] if isinstance(row.loss, list) else row.loss
+    elif content.rows:
+        raise study.problem(
+            f"{key}.study", "its trials have other objectives",
+            found=", ".join(" ".join(one) for one in theirs) or "one loss",
+            valid=f"{_names(study) or 'one loss'} there, too; or take: best, which evaluates its "
+            "best points here",
+        )  # fmt: skip
+
+
+def _names(study: Study) -> str:
+    return ", ".join(one.name for one in study.objectives)
 
 
 # -------------------------------------------------------------------- a CSV file
@@ -142,8 +168,9 @@ def _from_csv(source: StartSource, study: Study, key: str) -> Content:
                 "the line has another number of cells than the header", file=str(path),
                 line=reader.line_num, valid=f"{len(header)} cells",
             )  # fmt: skip
-        loss = None if "loss" in columns.values() else _loss_cell(cells, path, reader.line_num)
-        if exported and (loss is None or not cells.get("rank")):
+        loss = None if "loss" in columns.values() else _losses(cells, study, path, reader.line_num)
+        counts = cells.get("pareto" if study.objectives else "rank")
+        if exported and (loss is None or not counts):
             content.left["without a loss that counts"] += 1
             continue
         values = {}
@@ -164,7 +191,8 @@ def _columns(
     if exported:
         return {c: c.removeprefix(POINT) for c in header if c.startswith(POINT)}
     known = {*study.segments.parameter_names(), *source.rename, *source.drop}
-    other = {"loss", "segment"} - known
+    other = {"segment", *([f"{OBJECTIVE}{one.name}" for one in study.objectives] or ["loss"])}
+    other -= known
     for column in header:
         if column not in known and column not in other:
             raise InputError(
@@ -202,8 +230,22 @@ def cell_value(text: str, domain: Domain | None) -> Any:
     return text if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _loss_cell(cells: Mapping[str, str], path: Path, line: int) -> float | None:
-    text = cells.get("loss", "")
+def _losses(cells: Mapping[str, str], study: Study, path: Path, line: int) -> Losses:
+    if not study.objectives:
+        return _loss_cell(cells, "loss", path, line)
+    columns = [f"{OBJECTIVE}{one.name}" for one in study.objectives]
+    values = [_loss_cell(cells, column, path, line) for column in columns]
+    known = [value for value in values if value is not None]
+    if known and len(known) < len(values):
+        raise InputError(
+            "an objective is missing", file=str(path), line=line,
+            key=columns[values.index(None)], valid="all of them, or none of a point to evaluate",
+        )  # fmt: skip
+    return known or None
+
+
+def _loss_cell(cells: Mapping[str, str], column: str, path: Path, line: int) -> float | None:
+    text = cells.get(column, "")
     if text == "":
         return None
     try:
@@ -212,7 +254,7 @@ def _loss_cell(cells: Mapping[str, str], path: Path, line: int) -> float | None:
         loss = math.nan
     if not math.isfinite(loss):
         raise InputError(
-            "not a loss", file=str(path), line=line, key="loss", found=text,
+            "not a loss", file=str(path), line=line, key=column, found=text,
             valid="a finite number, or nothing where the point is to be evaluated",
         )  # fmt: skip
     return loss
@@ -226,10 +268,15 @@ def _by_hand(source: StartSource, study: Study, key: str) -> Content:
     return Content(rows, sign=study.direction_sign)
 
 
+def _is_loss(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)  # type: ignore[arg-type]
+
+
 def _given(source: StartSource, study: Study, key: str) -> Iterator[Row]:
     for i, entry in enumerate(source.points or ()):
         at = f"{key}.points[{i}]"
-        loss: Losses = None
+        loss: Any = None
         values = entry
         if isinstance(entry.get("point"), dict):
             for name in entry:
@@ -238,10 +285,16 @@ def _given(source: StartSource, study: Study, key: str) -> Iterator[Row]:
                         f"{at}.{name}", "unknown key", valid="point and loss, or parameters alone"
                     )
             values, loss = entry["point"], entry.get("loss")
-        number = isinstance(loss, (int, float)) and not isinstance(loss, bool)
-        if loss is not None and not (number and math.isfinite(loss)):  # type: ignore[arg-type]
+        names = [one.name for one in study.objectives]
+        if names and isinstance(loss, dict) and loss.keys() == set(names):
+            loss = [loss[name] for name in names]
+        found: list[Any] = loss if names and isinstance(loss, list) else [loss]
+        if loss is not None and not (all(map(_is_loss, found)) and len(found) == (len(names) or 1)):
+            what = (
+                f"the mapping of {_names(study)} to finite numbers" if names else "a finite number"
+            )
             raise study.problem(
                 f"{at}.loss", "not a loss", found=loss,
-                valid="a finite number; without the key, the point is evaluated",
+                valid=f"{what}; without the key, the point is evaluated",
             )  # fmt: skip
         yield Row(dict(values), loss, None, f"points[{i}]")

@@ -36,6 +36,8 @@ def task_of(study: Study, manifest: Manifest, folder: StudyFolder, site: Site) -
     environments = [i.name for i in study.all_inputs() if i.kind == "environment"]
     if environments:
         task["environment"] = environments[0]
+    if study.objectives:
+        task["objectives"] = {one.name: one.rule() for one in study.objectives}
     if study.kind == "python":
         task["target"], task["path"] = study.python_target()
     else:

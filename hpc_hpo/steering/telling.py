@@ -19,7 +19,9 @@ from hpc_hpo.optimizers.base import Optimizer
 _MOST = 1000
 
 
-def _tell(optimizer: Optimizer, trial: Trial, loss: float | None, before: int) -> None:
+def _tell(
+    optimizer: Optimizer, trial: Trial, loss: float | list[float] | None, before: int
+) -> None:
     if before == 0:
         optimizer.tell(trial.id, loss)
         return
@@ -38,7 +40,9 @@ def tell_end(optimizer: Optimizer, trial: Trial, sign: int) -> None:
     heard = trial.heard
     if trial.state is TrialState.STOPPED and heard and heard[-1] == trial.loss:
         return
-    _tell(optimizer, trial, None if trial.loss is None else sign * trial.loss, len(heard))
+    loss = None if trial.loss is None else sign * trial.loss
+    # Several objectives are told as they are: their optimiser knows the direction of each.
+    _tell(optimizer, trial, loss if trial.values is None else trial.values, len(heard))
 
 
 def replay_into(optimizer: Optimizer, log: Iterable[tuple[str, Trial]], sign: int) -> None:

@@ -123,9 +123,10 @@ def _wasted(trial: Trial, outcome: SliceOutcome) -> float:
 
 
 def usable_loss(outcome: SliceOutcome) -> float | None:
-    """The loss of a completed slice when it is a finite number."""
+    """The loss of a completed slice when it is a finite number, as are all its objectives."""
     loss = outcome.get("loss")
-    return loss if loss is not None and math.isfinite(loss) else None
+    finite = loss is not None and all(map(math.isfinite, [loss, *outcome.get("values", ())]))
+    return loss if finite else None
 
 
 def end_event(trial: Trial, outcome: SliceOutcome, terms: Terms, now: float) -> Event:
@@ -145,7 +146,8 @@ def end_event(trial: Trial, outcome: SliceOutcome, terms: Terms, now: float) -> 
     if verdict.state is TrialState.COMPLETED and usable_loss(outcome) is None:
         event["state"] = TrialState.FAILED.value
         event["end"] = SliceEnd.FAILED.value
-        message = f"the loss is {outcome.get('loss')!r}, not a finite number"
+        found = outcome.get("values") or outcome.get("loss")
+        message = f"the loss is {found!r}, not a finite number"
         event["error"] = {"kind": "loss", "message": message}
     return event
 

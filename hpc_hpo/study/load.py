@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
 
 from hpc_hpo.errors import InputError, InputErrors
-from hpc_hpo.schema import Model, one_of, refuse, require_mapping, validate
+from hpc_hpo.schema import Model, one_of, require_mapping, validate
 from hpc_hpo.space import Space
 from hpc_hpo.study.evaluation import Container, Evaluation
 from hpc_hpo.study.inputs import Input
+from hpc_hpo.study.objectives import Objectives, check_objectives, with_direction
 from hpc_hpo.study.sections import (
     Blocks,
     Budget,
@@ -36,45 +36,23 @@ from hpc_hpo.study.written import (
     OBJECTIVE_FORMS,
     as_written,
     check_payload_keys,
+    objective_form,
+    safe_name,
     unnest_objective,
 )
 from hpc_hpo.yamlio import Document, load_yaml
 
 #: Placeholders of a command that are no parameters.
 BUILT_IN = ("trial", "seed")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-_OBJECTIVE = re.compile(r"(?P<module>[^:]+):(?P<function>[^\W\d]\w*)\Z")
-_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
-
-
-def _safe_name(value: str) -> str:
-    if not _NAME.match(value):
-        raise refuse(
-            "the name becomes a folder's",
-            "up to 64 letters, digits, . _ -, beginning with a letter or digit",
-        )
-    return value
-
-
-def _objective_form(value: str) -> str:
-    match = _OBJECTIVE.match(value)
-    if match is None:
-        raise refuse("this names no function", OBJECTIVE_FORMS)
-    module = PurePosixPath(match["module"])
-    # A file is imported by its stem, in which a dot would mean a package.
-    good = "." not in module.stem if module.suffix == ".py" else _MODULE.match(str(module))
-    if not good:
-        raise refuse("this names no Python file or module", OBJECTIVE_FORMS)
-    return value
 
 
 class Study(Model):
     """A validated study. Built by load_study; keys as in docs/study.md."""
 
-    name: Annotated[str, AfterValidator(_safe_name)] = Field(
+    name: Annotated[str, AfterValidator(safe_name)] = Field(
         description="a name for the study, as in name: digits"
     )
-    objective: Annotated[str, AfterValidator(_objective_form)] | None = Field(
+    objective: Annotated[str, AfterValidator(objective_form)] | None = Field(
         None, description=OBJECTIVE_FORMS
     )
     command: tuple[str, ...] | None = Field(
@@ -85,6 +63,7 @@ class Study(Model):
     container: Container | None = Field(None, description="the image that a command runs in")
     loss: Loss = Field(Loss(), description="where a command's loss is found")
     direction: Literal["minimize", "maximize"] = Field("minimize", description="of the loss")
+    objectives: Objectives = Field((), description="several objectives in place of one loss")
     space_spec: dict[str, Any] = Field(alias="space", description="the parameters and their ranges")
     constraint: tuple[str, ...] = Field((), description="expressions every point satisfies")
     optimizer: Annotated[OptimizerChoice, BeforeValidator(normal_optimizer)] = Field(
@@ -196,6 +175,11 @@ class Study(Model):
         return 1 if self.direction == "minimize" else -1
 
     @property
+    def signs(self) -> tuple[int, ...]:
+        """The same of each of several objectives; empty where there is one loss."""
+        return tuple(one.sign for one in self.objectives)
+
+    @property
     def optimizer_seed(self) -> int:
         """The optimiser's own seed, or the study's."""
         return self.seed if self.optimizer.seed is None else self.optimizer.seed
@@ -245,10 +229,14 @@ class Study(Model):
             plain["start_from"] = copy.deepcopy(self.start_spec)
         if self.kind == "command":
             plain["loss"] = self.loss.spec()
+            if self.objectives:
+                del plain["loss"]["key"]
         else:
             del plain["loss"]
         if self.kind != "evaluation":
             del plain["evaluation"]
+        if not self.objectives:
+            del plain["objectives"]
         return plain
 
 
@@ -302,6 +290,7 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
             found=doc.scalars.get("trial.expected_time"),
             valid=f"at most {doc.scalars.get('trial.max_time')}",
         )  # fmt: skip
+    yield from check_objectives(study, doc)
     yield from study.budget.problems(study.kind, doc)
     yield from study.fidelity.problems(study.kind, doc) if study.fidelity is not None else ()
     if study.command and not study.command[0].strip():
@@ -359,7 +348,7 @@ def _take_segments(study: Study, doc: Document, folder: Path) -> list[InputError
 def parse_study(doc: Document, *, path: Path, folder: Path | None = None) -> Study:
     """Validate a parsed study file; see load_study."""
     doc = unnest_objective(doc)
-    data = as_written(require_mapping(doc, "study"), doc)
+    data = with_direction(as_written(require_mapping(doc, "study"), doc))
     errors = list(check_payload_keys(data, doc))
     study, found = validate(Study, data, doc)
     space, more = _parse_space(data, doc)

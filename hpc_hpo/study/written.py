@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from hpc_hpo.errors import InputError
-from hpc_hpo.schema import one_of
+from hpc_hpo.schema import one_of, refuse
 from hpc_hpo.yamlio import Document
 
 OBJECTIVE_FORMS = "file.py:function or package.module:function"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_OBJECTIVE = re.compile(r"(?P<module>[^:]+):(?P<function>[^\W\d]\w*)\Z")
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 #: What an objective that is a mapping may hold: it stands for these keys of the study.
 _NESTED = ("command", "contract", "loss", "evaluation", "container")
+
+
+def safe_name(value: str) -> str:
+    """A study's name, as a validator."""
+    if not _NAME.match(value):
+        raise refuse(
+            "the name becomes a folder's",
+            "up to 64 letters, digits, . _ -, beginning with a letter or digit",
+        )
+    return value
+
+
+def objective_form(value: str) -> str:
+    """The key `objective`, as a validator."""
+    match = _OBJECTIVE.match(value)
+    if match is None:
+        raise refuse("this names no function", OBJECTIVE_FORMS)
+    module = PurePosixPath(match["module"])
+    # A file is imported by its stem, in which a dot would mean a package.
+    good = "." not in module.stem if module.suffix == ".py" else _MODULE.match(str(module))
+    if not good:
+        raise refuse("this names no Python file or module", OBJECTIVE_FORMS)
+    return value
 
 
 def unnest_objective(doc: Document) -> Document:

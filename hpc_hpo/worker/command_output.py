@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpc_hpo.model import ErrorInfo, SliceEnd, SliceOutcome, TaskSpec
 from hpc_hpo.worker.log import LogFile
-from hpc_hpo.worker.objective import judge_loss
+from hpc_hpo.worker.objective import judge_loss, judge_losses
 
 REPORTS = "metrics.jsonl"
 _DEFAULT_LOSS = {"file": "output.json", "key": "loss"}
@@ -51,24 +52,36 @@ def read_output(task: TaskSpec, workdir: Path, log: LogFile, log_start: int) -> 
     Raises:
         NoOutput: there is no loss; the text says where it was looked for.
     """
-    rule = loss_rule(task)
+    rule, objectives = loss_rule(task), task.get("objectives", {})
+    if task["kind"] == "evaluation":
+        refused = _refused(_read_json(workdir / rule["file"]), rule["file"])
+        if refused is not None:
+            return refused
+    if not objectives:
+        return judge_loss(_number(rule, workdir, log, log_start))
+    rules = {n: own if "stdout" in own else {**rule, **own} for n, own in objectives.items()}
+    return judge_losses({n: _number(r, workdir, log, log_start) for n, r in rules.items()})
+
+
+def _number(rule: Mapping[str, Any], workdir: Path, log: LogFile, log_start: int) -> float:
+    """One loss, by the rule where it is.
+
+    Raises:
+        NoOutput: it is not there.
+    """
     if "stdout" in rule:
         text = log.last_match(log_start, rule["stdout"])
         if text is None:
             raise NoOutput(f"the command printed nothing that matches {rule['stdout']!r}")
         try:
-            return judge_loss(float(text))
+            return float(text)
         except ValueError:
             raise NoOutput(f"the printed loss {text!r} is not a number") from None
     document = _read_json(workdir / rule["file"])
-    if task["kind"] == "evaluation":
-        refused = _refused(document, rule["file"])
-        if refused is not None:
-            return refused
     value = _dig(document, rule["key"], rule["file"])
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise NoOutput(f"{rule['file']}: {rule['key']} is {value!r}, not a number")
-    return judge_loss(value)
+    return value
 
 
 def _refused(document: Any, name: str) -> SliceOutcome | None:

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +87,42 @@ def _failed(error: ErrorInfo) -> SliceOutcome:
     return SliceOutcome(end=SliceEnd.FAILED.value, loss=None, error=error)
 
 
-def judge_loss(value: Any) -> SliceOutcome:
-    """The outcome of a trial that ended with the loss `value`."""
+def judge_loss(value: Any, name: str = "the loss") -> SliceOutcome:
+    """The outcome of a trial that ended with the loss `value`.
+
+    Args:
+        name: what it is called in errors.
+    """
     if isinstance(value, (str, bytes, bool)):
-        return _failed(ErrorInfo(kind="output", message=f"the loss is {value!r}, not a number"))
+        return _failed(ErrorInfo(kind="output", message=f"{name} is {value!r}, not a number"))
     try:
         loss = float(value)
     except (TypeError, ValueError, OverflowError):
-        return _failed(
-            ErrorInfo(kind="output", message=f"the loss is a {type(value).__name__}, not a number")
-        )
+        kind = type(value).__name__
+        return _failed(ErrorInfo(kind="output", message=f"{name} is a {kind}, not a number"))
     if not math.isfinite(loss):
-        return _failed(ErrorInfo(kind="loss", message=f"the loss is {loss}, not a finite number"))
+        return _failed(ErrorInfo(kind="loss", message=f"{name} is {loss}, not a finite number"))
     return SliceOutcome(end=SliceEnd.COMPLETED.value, loss=loss)
 
 
-def _judge(value: Any, trial: TrialContext) -> SliceOutcome:
-    """The outcome of an objective that returned `value`."""
+def judge_losses(values: Mapping[str, Any]) -> SliceOutcome:
+    """The outcome of a trial that ended with these values of several objectives."""
+    found: list[float] = []
+    for name, value in values.items():
+        outcome = judge_loss(value, f"the objective {name}")
+        loss = outcome.get("loss")
+        if loss is None:
+            return outcome
+        found.append(loss)
+    return SliceOutcome(end=SliceEnd.COMPLETED.value, loss=found[0], values=found)
+
+
+def _judge(value: Any, trial: TrialContext, names: Sequence[str]) -> SliceOutcome:
+    """The outcome of an objective that returned `value`.
+
+    Args:
+        names: of several objectives; empty where there is one loss.
+    """
     if value is None:
         if trial.stop_reason is not None:
             return SliceOutcome(end=SliceEnd.PAUSED.value, loss=None, reason=trial.stop_reason)
@@ -111,20 +130,33 @@ def _judge(value: Any, trial: TrialContext) -> SliceOutcome:
             ErrorInfo(
                 kind="output",
                 message="the objective returned None although trial.should_stop() never was "
-                "true; return the loss, a number or a dict with the key 'loss'",
+                "true; return the loss, a number or a dict with the key "
+                f"{_listed(names or ['loss'])}",
             )
         )
+    if names and not isinstance(value, dict):
+        try:
+            value = dict(zip(names, value, strict=True))
+        except (TypeError, ValueError):
+            message = (
+                f"the objective returned {value!r:.100}, not a dict with the keys {_listed(names)} "
+                "or as many values"
+            )
+            return _failed(ErrorInfo(kind="output", message=message))
     if isinstance(value, dict):
-        if "loss" not in value:
+        known = names or ["loss"]
+        missing = [name for name in known if name not in value]
+        if missing:
             return _failed(
                 ErrorInfo(
                     kind="output",
-                    message=f"the objective returned a dict without the key 'loss': "
+                    message=f"the objective returned a dict without the key {_listed(missing)}: "
                     f"{sorted(map(str, value))}",
                 )
             )
-        outcome = judge_loss(value["loss"])
-        extra = {str(name): item for name, item in value.items() if name != "loss"}
+        values = {name: value[name] for name in known}
+        outcome = judge_losses(values) if names else judge_loss(value["loss"])
+        extra = {str(name): item for name, item in value.items() if name not in known}
         if extra:
             # The final metrics belong to the last step.
             step = max(trial.reports, default=0)
@@ -135,6 +167,10 @@ def _judge(value: Any, trial: TrialContext) -> SliceOutcome:
     return judge_loss(value)
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
 def evaluate(task: TaskSpec, point: dict[str, Any], trial: TrialContext) -> SliceOutcome:
     """Run the objective for one slice. Whatever it raises becomes part of the outcome."""
     try:
@@ -142,7 +178,8 @@ def evaluate(task: TaskSpec, point: dict[str, Any], trial: TrialContext) -> Slic
     except (Exception, SystemExit) as error:
         return _failed(describe_error("import", error))
     try:
-        return _judge(objective(point, trial) if takes_trial else objective(point), trial)
+        value = objective(point, trial) if takes_trial else objective(point)
+        return _judge(value, trial, list(task.get("objectives", ())))
     except Fenced as error:
         return SliceOutcome(
             end=SliceEnd.FENCED.value, loss=None, error=ErrorInfo(kind="fenced", message=str(error))

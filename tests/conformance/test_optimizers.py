@@ -28,17 +28,25 @@ FAMILIES = {
     "cmaes": {"name": "cmaes", "population": 4},
     "nevergrad": "nevergrad",
     "nevergrad_cma": {"name": "nevergrad", "algorithm": "CMA"},
+    # Of several objectives.
+    "several_bayes": {"name": "bayes", "n_initial": 4, "signs": [1, -1]},
+    "several_forest": {"name": "skopt", "surrogate": "ET", "n_initial": 4, "signs": [1, -1, 1]},
+    "several_tpe": {"name": "tpe", "n_initial": 4, "signs": [-1, 1]},
+    "several_evolution": {"name": "evolution", "population": 4, "signs": [1, 1]},
+    "several_sobol": {"name": "sobol", "signs": [1, 1]},
+    "nsga2": {"name": "nsga2", "population": 4, "signs": [1, -1]},
 }
 #: Packages that a family needs and that are not installed with this one.
 NEEDS = {
     "optuna": ("optuna",),
     "optuna_gp": ("optuna", "torch"),
+    "nsga2": ("optuna",),
     "cmaes": ("cmaes",),
     "nevergrad": ("nevergrad",),
     "nevergrad_cma": ("nevergrad",),
 }
 #: Families that pay no heed to losses.
-BLIND = {"random", "grid", "sobol"}
+BLIND = {"random", "grid", "sobol", "several_sobol"}
 SLOW = {"optuna_gp"}
 
 
@@ -127,8 +135,35 @@ def _whole(family, space):
     return list(_undisturbed(json.dumps(family), name))
 
 
-def make(family, space, seed=3):
-    return create(family, space, seed, budget=30)
+class Several:
+    """An optimiser of several objectives as one that is told a single loss.
+
+    The first objective is the loss; each other one is the loss, turned where it is maximised, plus
+    what depends on the trial alone.
+    """
+
+    def __init__(self, optimizer, signs, spread):
+        self.optimizer, self.signs, self.spread = optimizer, signs, spread
+
+    def __getattr__(self, name):
+        return getattr(self.optimizer, name)
+
+    def tell(self, trial, loss):
+        if loss is None or not math.isfinite(loss):
+            # Any of them may be missing.
+            values = None if loss is None else [1.0] * (len(self.signs) - 1) + [loss]
+        else:
+            values = [s * loss + self.spread * i * (trial * 37 % 11)
+                      for i, s in enumerate(self.signs)]  # fmt: skip
+        self.optimizer.tell(trial, values)
+
+
+def make(family, space, seed=3, budget=30, spread=1.0):
+    if not isinstance(family, dict) or "signs" not in family:
+        return create(family, space, seed, budget=budget)
+    spec = {key: value for key, value in family.items() if key != "signs"}
+    signs = family["signs"]
+    return Several(create(spec, space, seed, budget=budget, signs=signs), signs, spread)
 
 
 def loss_of(point):
@@ -300,7 +335,7 @@ def test_that_lower_losses_draw_the_search_so_that_a_sign_maximises(learning):
     space = Space.parse({"x": {"float": [0, 1]}, "y": {"float": [0, 1]}})
     means = {}
     for sign in (1, -1):
-        optimizer = create(learning, space, 1, budget=120)
+        optimizer = make(learning, space, 1, budget=120, spread=0.01)
         points = []
         for start in range(0, 120, 10):
             new = optimizer.ask(range(start, start + 10))
