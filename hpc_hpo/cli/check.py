@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hpc_hpo.cli.common import echo_rows, path_argument
+from hpc_hpo.cli.common import echo_rows, path_argument, site_option
 from hpc_hpo.cli.preflight import every_option, plain_option, run_preflight
 from hpc_hpo.errors import InputError, InputErrors
 from hpc_hpo.launch import check as find_problems
@@ -28,7 +28,7 @@ def _seconds(text: str) -> float:
 
 @click.command()
 @path_argument
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@site_option
 @plain_option
 @every_option
 @click.option(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -15,10 +15,27 @@ from hpc_hpo.results.view import open_study as open_study
 from hpc_hpo.results.view import read_study as read_study
 from hpc_hpo.results.view import study_name as study_name
 
+#: A command, as click's decorators take and give it.
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 #: The argument of all commands that look at one study.
 path_argument = click.argument(
     "path", type=click.Path(path_type=Path), default=Path("."), metavar="[PATH]"
 )
+
+#: What commands share that may put a study elsewhere.
+site_option = click.option(
+    "--site", "site_name", help="A site's name or file, in place of the study's."
+)
+directory_option = click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), help="The study folder."
+)
+
+
+def file_option(flag: str, name: str, text: str) -> Callable[[Command], Command]:
+    """An option for a file that a command needs, read or written."""
+    path = click.Path(path_type=Path)
+    return click.option(flag, name, type=path, required=True, metavar="FILE", help=text)
 
 
 def duration(seconds: float) -> str:

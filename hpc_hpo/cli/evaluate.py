@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from hpc_hpo.cli.common import path_argument
+from hpc_hpo.cli.common import path_argument, site_option
 from hpc_hpo.contracts.events import segment_of
 from hpc_hpo.contracts.given import with_points
 from hpc_hpo.contracts.steering import parse_json
@@ -68,7 +68,7 @@ GRACE_S = 30.0
     type=click.Path(path_type=Path),
     help="The folder it works in. Default: evaluate/ here, by the point.",
 )
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@site_option
 @click.option("--out", type=click.Path(path_type=Path), help="A file that gets the result, too.")
 def evaluate(
     path: Path,

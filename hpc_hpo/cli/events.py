@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hpc_hpo.cli.common import path_argument
+from hpc_hpo.cli.common import file_option, path_argument, site_option
 from hpc_hpo.cli.progress import PlainLog
 from hpc_hpo.cli.run import DRAIN_SIGNALS, Interrupts, Wishes, report
 from hpc_hpo.cli.tally import Tally
@@ -48,22 +48,8 @@ Meant = tuple[Event, str | None, Point]
 
 @click.command()
 @path_argument
-@click.option(
-    "--in",
-    "source",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="The points: JobsEventRanges.json.",
-)
-@click.option(
-    "--out",
-    "target",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Gets the results: event_status.dump.",
-)
+@file_option("--in", "source", "The points: JobsEventRanges.json.")
+@file_option("--out", "target", "Gets the results: event_status.dump.")
 @click.option("--both-names", is_flag=True, help="Write FILE and FILE.json, too.")
 @click.option(
     "--dir",
@@ -71,7 +57,7 @@ Meant = tuple[Event, str | None, Point]
     type=click.Path(path_type=Path),
     help="The study folder. Default: beside the points, by the study and the points.",
 )
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@site_option
 @click.option(
     "--inside", is_flag=True, help="Take the nodes of the batch job that this is part of."
 )

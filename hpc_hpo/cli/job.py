@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from hpc_hpo.cli.common import path_argument
+from hpc_hpo.cli.common import directory_option, path_argument, site_option
 from hpc_hpo.cli.progress import PlainLog
 from hpc_hpo.cli.run import DRAIN_SIGNALS, Interrupts, Wishes, report
 from hpc_hpo.cli.tally import Tally
@@ -26,8 +26,8 @@ from hpc_hpo.steering.outcome import Outcome
 
 @click.command()
 @path_argument
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The study folder.")
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@directory_option
+@site_option
 @click.option("--script", type=click.Path(path_type=Path), help="The job's own script.")
 @click.option(
     "--max-jobs", type=click.IntRange(min=1), default=1, show_default=True,

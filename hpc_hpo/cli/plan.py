@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from hpc_hpo.cli.common import duration, path_argument
+from hpc_hpo.cli.common import duration, path_argument, site_option
 from hpc_hpo.errors import InputError
 from hpc_hpo.launch import open_study, site_of
 from hpc_hpo.pilot.free import free_windows
@@ -43,7 +43,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
 
 @click.command()
 @path_argument
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@site_option
 @click.option(
     "--wait", "wait_s", default=format_duration(QUEUE_WAIT_S), show_default=True, callback=_seconds,
     help="How long a job is assumed to wait in the queue.",

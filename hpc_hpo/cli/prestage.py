@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hpc_hpo.cli.common import path_argument
+from hpc_hpo.cli.common import directory_option, path_argument, site_option
 from hpc_hpo.cli.preflight import every_option, plain_option, run_preflight
 from hpc_hpo.cli.transfers import Transfers
 from hpc_hpo.errors import ExitCode, InputError
@@ -25,12 +25,12 @@ from hpc_hpo.units import format_size
 
 @click.command()
 @path_argument
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The study folder.")
+@directory_option
 @click.option("--verify", is_flag=True, help="Only read all staged files and compare.")
 @click.option(
     "--update", is_flag=True, help="Take sources that have changed, though trials used the old."
 )
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@site_option
 @plain_option
 @every_option
 def prestage(

@@ -10,11 +10,13 @@ from types import FrameType
 import click
 
 from hpc_hpo.cli.common import (
+    directory_option,
     duration,
     echo_rows,
     overran_text,
     path_argument,
     point_text,
+    site_option,
     value_text,
 )
 from hpc_hpo.cli.progress import make_view
@@ -93,8 +95,8 @@ class Wishes:
 
 @click.command()
 @path_argument
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The study folder.")
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@directory_option
+@site_option
 @click.option("--salvage", is_flag=True, help="Set damaged journal records aside and go on.")
 @click.option("--plain", is_flag=True, help="Log lines in place of the live panel.")
 @click.option(

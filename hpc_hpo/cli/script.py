@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hpc_hpo.cli.common import path_argument
+from hpc_hpo.cli.common import directory_option, path_argument, site_option
 from hpc_hpo.cli.run import require_batch, site_arguments
 from hpc_hpo.errors import InputErrors
 from hpc_hpo.fsio import write_atomic
@@ -21,8 +21,8 @@ from hpc_hpo.steerer.script import ENDINGS, prestage_script
 
 @click.command()
 @path_argument
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The study folder.")
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@directory_option
+@site_option
 @click.option(
     "--steer", type=click.Choice(["batch", "prestage"]), default="batch", show_default=True,
     help="A job that steers the study, or a script that brings its inputs.",

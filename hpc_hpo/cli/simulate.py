@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hpc_hpo.cli.common import duration, echo_rows, path_argument, value_text
+from hpc_hpo.cli.common import duration, echo_rows, path_argument, site_option, value_text
 from hpc_hpo.errors import InputError
 from hpc_hpo.journal import StudyState
 from hpc_hpo.launch import open_study, site_of
@@ -76,7 +76,7 @@ class _Progress:
 
 @click.command("simulate")
 @path_argument
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@site_option
 @click.option("--nodes", type=click.IntRange(1), help="Nodes of a block.")
 @click.option("--walltime", callback=_seconds, help="Of a block; with --nodes, the longest.")
 @click.option("--blocks", type=click.IntRange(1), help="Blocks at one time.")

@@ -8,28 +8,15 @@ from typing import Any
 
 import click
 
+from hpc_hpo.cli.common import file_option
 from hpc_hpo.contracts.steering import DEFAULT_OPTIMIZER
 from hpc_hpo.contracts.steering import steer as answer
 from hpc_hpo.errors import InputError
 
 
 @click.command()
-@click.option(
-    "--in",
-    "source",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="All points so far, and the search space.",
-)
-@click.option(
-    "--out",
-    "target",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Gets the new points.",
-)
+@file_option("--in", "source", "All points so far, and the search space.")
+@file_option("--out", "target", "Gets the new points.")
 @click.option(
     "--num-points",
     type=click.IntRange(min=0),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from hpc_hpo.cli.common import echo_rows, path_argument
+from hpc_hpo.cli.common import directory_option, echo_rows, path_argument, site_option
 from hpc_hpo.cli.run import require_batch, site_arguments
 from hpc_hpo.clock import Clock, SystemClock
 from hpc_hpo.errors import InputError
@@ -26,8 +26,8 @@ PATIENCE_S = 60.0
 
 @click.command()
 @path_argument
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The study folder.")
-@click.option("--site", "site_name", help="A site's name or file, in place of the study's.")
+@directory_option
+@site_option
 @click.option(
     "--steer", type=click.Choice(["login", "batch"]), default="login", show_default=True,
     help="Where steering lives: in the background of this machine, or inside batch jobs.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,28 +65,42 @@ def _is_harmless(key: str) -> bool:
     return any(".".join(parts[:n]) in HARMLESS for n in range(1, len(parts) + 1))
 
 
-def _same(old: Any, new: Any) -> bool:
+def same_setting(old: Any, new: Any) -> bool:
+    """Whether two values of a setting mean the same."""
     # Python takes true for 1; a choice of 1 and a choice of true are two.
     if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(map(_same, old, new))
+        return len(old) == len(new) and all(map(same_setting, old, new))
     if isinstance(old, bool) or isinstance(new, bool):
         return old is new
     return bool(old == new)
 
 
-def _differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], parent: str
-) -> Iterator[tuple[str, Any, Any]]:
-    for name in [*old, *(n for n in new if n not in old)]:
-        key = f"{parent}.{name}" if parent else name
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from _differences(before, after, key)
-        elif not _same(before, after):
+def settings_of(values: Sequence[Any], key: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Every setting of several studies at once: its key path and its value in each, None where it
+    is not set. What is a mapping in all of them, or a list of as many, is looked into."""
+    if all(isinstance(value, Mapping) for value in values):
+        for name in dict.fromkeys(name for value in values for name in value):
+            own = f"{key}.{name}" if key else str(name)
+            yield from settings_of([value.get(name) for value in values], own)
+    elif all(map(_holds_mappings, values)) and len({len(value) for value in values}) == 1:
+        for number, items in enumerate(zip(*values, strict=True)):
+            yield from settings_of(items, f"{key}[{number}]")
+    else:
+        yield key, tuple(values)
+
+
+def _holds_mappings(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for key, (before, after) in settings_of([old, new]):
+        if not same_setting(before, after):
             yield key, before, after
-    if parent == "space" and list(old) != list(new) and set(old) == set(new):
+    orders = [list(each) for each in (old.get("space"), new.get("space")) if each]
+    if len(orders) == 2 and orders[0] != orders[1] and set(orders[0]) == set(orders[1]):
         # A seed's points depend on the order in which the parameters are drawn.
-        yield "space (order)", list(old), list(new)
+        yield "space (order)", orders[0], orders[1]
 
 
 def _segment_changes(old: Any, new: Any) -> Iterator[Change]:
@@ -108,7 +122,7 @@ def _segment_changes(old: Any, new: Any) -> Iterator[Change]:
     for name in before.keys() & after.keys():
         if before[name] == after[name]:
             continue
-        for key, was, is_now in _differences(before[name], after[name], ""):
+        for key, was, is_now in _differences(before[name], after[name]):
             harmless = key.split(".")[0] == "budget"
             yield Change(f"segments.{name}.{key}", was, is_now, harmless)
 
@@ -128,7 +142,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     segments = first.pop("segments", None), second.pop("segments", None)
     changes = [
         Change(key, before, after, _is_harmless(key))
-        for key, before, after in _differences(first, second, "")
+        for key, before, after in _differences(first, second)
     ]
     if segments[0] != segments[1]:
         changes += _segment_changes(*segments)

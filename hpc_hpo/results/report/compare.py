@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from hpc_hpo.results.report.content import best
 from hpc_hpo.results.report.history import history
 from hpc_hpo.results.report.material import MOST_GROUPS, Material
 from hpc_hpo.results.report.timeline import timeline
+from hpc_hpo.study.changes import same_setting, settings_of
 
 #: A setting longer than this is shown by its beginning.
 LONGEST = 200
@@ -68,22 +69,14 @@ def _study(material: Material, label: str) -> dict[str, Any]:
 def settings_rows(studies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every setting: its key, its text in each study (None: it is not there) and whether they
     differ; those that differ first."""
-    flat = [dict(_flatten(study)) for study in studies]
-    keys = dict.fromkeys(key for settings in flat for key in settings)
     rows: list[dict[str, Any]] = []
-    for key in keys:
-        values = [settings.get(key) for settings in flat]
-        rows.append({"key": key, "values": values, "differs": len(set(values)) > 1})
+    for key, values in settings_of(studies):
+        texts = [None if value is None else _text(value) for value in values]
+        differs = not all(same_setting(values[0], value) for value in values[1:])
+        rows.append({"key": key, "values": texts, "differs": differs})
     return sorted(rows, key=lambda row: not row["differs"])
 
 
-def _flatten(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for name, item in value.items():
-            yield from _flatten(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        for number, item in enumerate(value):
-            yield from _flatten(item, f"{key}[{number}]")
-    else:
-        text = value if isinstance(value, str) else repr(value)
-        yield key, text if len(text) <= LONGEST else text[:LONGEST] + " ..."
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
