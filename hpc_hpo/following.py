@@ -14,6 +14,7 @@ from pathlib import Path
 from hpc_hpo.errors import InputError, JournalCorrupt
 from hpc_hpo.fsio import unseal
 from hpc_hpo.journal import StudyState
+from hpc_hpo.journal_file import lean
 
 #: Bytes read in one call of `read`, so that a long journal does not keep its reader from drawing.
 CHUNK = 1 << 20
@@ -85,7 +86,7 @@ class JournalFollower:
                 self._wait_for_it()
                 break
             self._damaged_since = None
-            self.state.apply(record)
+            self.state.apply(lean(record))
             self._offset += len(line) + 1
         self.share = min(1.0, self._offset / facts.st_size)
         return self._offset > begun

@@ -32,17 +32,17 @@ stop        the steering process ended in order: run, at, reason, cpu
 
 from __future__ import annotations
 
-import time
+import gc
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from hpc_hpo.errors import JournalCorrupt
-from hpc_hpo.fsio import read_sealed, unseal, write_atomic
 from hpc_hpo.journal_file import RESERVE_BYTES as RESERVE_BYTES
 from hpc_hpo.journal_file import Journal as Journal
+from hpc_hpo.journal_file import one_of_each, one_text
+from hpc_hpo.journal_file import read_events as read_events
+from hpc_hpo.journal_file import salvage as salvage
 from hpc_hpo.model import (
     FINAL,
     BlockRecord,
@@ -51,6 +51,7 @@ from hpc_hpo.model import (
     Trial,
     TrialState,
 )
+from hpc_hpo.search_log import SearchLog
 from hpc_hpo.segment_record import SegmentRecord
 
 Event = dict[str, Any]
@@ -94,7 +95,7 @@ class StudyState:
     overran: list[int] = field(default_factory=list)  #: trials that passed a rung without pausing
     #: (what, trial) in journal order: what the states of optimisers ("asked", "heard", "told") and
     #: of fidelity policies ("asked", "rung", "on", "told") are functions of
-    search_log: list[tuple[str, int]] = field(default_factory=list)
+    search_log: SearchLog = field(default_factory=SearchLog)
     start: list[str] | None = None  #: what became of `start_from`, by source; None: not begun
     _starting: list[Event] = field(default_factory=list)
 
@@ -144,7 +145,7 @@ class StudyState:
         record.asked += 1
         record.begun += trial.given is not None
         self.trial_states[trial.state.value] += 1
-        self.search_log.append(("asked", trial.id))
+        self.search_log.append("asked", trial.id)
 
     def _on_start(self, event: Event) -> None:
         self._starting = (self._starting if event["part"] else []) + event["points"]
@@ -158,11 +159,11 @@ class StudyState:
         if trial is None or trial.final:
             self.orphans += 1
             return
-        trial.slices.append(SliceRecord(event["slice"], event["run"], event["at"]))
+        trial.slices += (SliceRecord(event["slice"], event["run"], event["at"]),)
         trial.stop_step = event.get("stop_step")
         if trial.waits:
             trial.waits = False
-            self.search_log.append(("on", trial.id))
+            self.search_log.append("on", trial.id)
         if trial.state is not TrialState.RUNNING:
             self._move(trial, TrialState.RUNNING)
 
@@ -175,9 +176,10 @@ class StudyState:
         end = SliceEnd(event["end"])
         record.end = end
         record.started, record.ended = event.get("started"), event.get("ended")
-        record.block, record.worker = event.get("block"), event.get("worker")
-        record.host = event.get("host")
-        record.reason, record.log = event.get("reason"), event.get("log")
+        record.block, record.worker = one_text(event.get("block")), one_text(event.get("worker"))
+        record.host, record.reason = one_text(event.get("host")), one_text(event.get("reason"))
+        log = event.get("log")
+        record.log = None if log is None else (one_text(log[0]), *log[1:])
         record.error, record.restored = event.get("error"), event.get("restored")
         record.network = event.get("network")
         self.network_refused += bool(record.network)
@@ -213,20 +215,21 @@ class StudyState:
                 self.overran.append(trial.id)
         elif trial.state is TrialState.PAUSED and record.reason == "rung" and trial.reports:
             trial.waits = True
-            trial.rungs.append(max(trial.reports))
-            self.search_log.append(("rung", trial.id))
+            trial.rungs += (max(trial.reports),)
+            self.search_log.append("rung", trial.id)
         if trial.final:
             self._told(trial)
 
     def _take_reports(self, trial: Trial, reports: Iterable[Any]) -> None:
         before = max(trial.reports, default=0)
-        for step, metrics in reports:
-            trial.reports[step] = metrics
+        new = {step: one_of_each(metrics) for step, metrics in reports}
+        if new:
+            trial.reports = {**trial.reports, **new}
         self.steps += max(max(trial.reports, default=0) - before, 0)
 
     def _on_heard(self, event: Event) -> None:
-        self.trials[event["trial"]].heard.append(event["loss"])
-        self.search_log.append(("heard", event["trial"]))
+        self.trials[event["trial"]].heard += (event["loss"],)
+        self.search_log.append("heard", event["trial"])
 
     def _on_early(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
@@ -235,7 +238,7 @@ class StudyState:
         self._told(trial)
 
     def _told(self, trial: Trial) -> None:
-        self.search_log.append(("told", trial.id))
+        self.search_log.append("told", trial.id)
         self.stepless += not trial.reports
         if not trial.superseded:
             self._count_end(trial)
@@ -361,38 +364,13 @@ _HANDLERS = {
 def replay(events: Iterable[Event]) -> StudyState:
     """The state of a study after `events`; a pure function of them."""
     state = StudyState()
-    for event in events:
-        state.apply(event)
+    # Millions of objects that stay: looking through them for cycles takes a fifth of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for event in events:
+            state.apply(event)
+    finally:
+        if collecting:
+            gc.enable()
     return state
-
-
-def read_events(path: Path) -> Iterator[Event]:
-    """The journal's events in order; a torn last line is ignored, as its writer may be at it.
-
-    Raises:
-        JournalCorrupt: a complete line fails its checksum.
-    """
-    if not path.exists():
-        return
-    for offset, record in read_sealed(path):
-        if record is None:
-            raise JournalCorrupt(str(path), offset, "its checksum does not match")
-        yield record
-
-
-def salvage(path: Path) -> int:
-    """Move damaged lines to ``<journal>.bad-<time>`` and keep the rest; the count moved.
-
-    The good journal is replaced atomically, so a crash leaves either the old or the new one.
-    """
-    if not path.exists():
-        return 0
-    # One reading: the journal must not change between finding a line and judging it. What
-    # follows the last newline is a torn tail, not a record.
-    lines = path.read_bytes().split(b"\n")[:-1]
-    good = b"".join(line + b"\n" for line in lines if unseal(line) is not None)
-    bad = [line + b"\n" for line in lines if unseal(line) is None]
-    if bad:
-        write_atomic(path.with_name(f"{path.name}.bad-{time.time_ns()}"), b"".join(bad))
-        write_atomic(path, good)
-    return len(bad)

@@ -1,15 +1,17 @@
-"""The one writer of a journal's file; journal.py says what its events mean."""
+"""A journal's file: its one writer, and its reading; journal.py says what its events mean."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hpc_hpo.errors import StorageError
-from hpc_hpo.fsio import SealedWriter, seal
+from hpc_hpo.errors import JournalCorrupt, StorageError
+from hpc_hpo.fsio import SealedWriter, read_sealed, seal, unseal, write_atomic
 
 Event = dict[str, Any]
 
@@ -85,3 +87,56 @@ class Journal:
             self._writer.close()
             with contextlib.suppress(OSError):
                 self._reserve.unlink()
+
+
+def one_text(text: str | None) -> str | None:
+    """The one object of equal texts: parsed JSON has one for each time that it stands there."""
+    return text if text is None else sys.intern(text)
+
+
+def one_of_each(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values, with texts that other dicts have too as one object for all."""
+    return {
+        sys.intern(key): sys.intern(value) if type(value) is str else value
+        for key, value in values.items()
+    }
+
+
+def lean(event: Event) -> Event:
+    """An event as it was parsed, with the names and texts of its point as one object for all: of
+    what is kept of an event, they take most."""
+    if event.get("e") == "asked":
+        event["point"] = one_of_each(event["point"])
+    return event
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The journal's events in order; a torn last line is ignored, as its writer may be at it.
+
+    Raises:
+        JournalCorrupt: a complete line fails its checksum.
+    """
+    if not path.exists():
+        return
+    for offset, record in read_sealed(path):
+        if record is None:
+            raise JournalCorrupt(str(path), offset, "its checksum does not match")
+        yield lean(record)
+
+
+def salvage(path: Path) -> int:
+    """Move damaged lines to ``<journal>.bad-<time>`` and keep the rest; the count moved.
+
+    The good journal is replaced atomically, so a crash leaves either the old or the new one.
+    """
+    if not path.exists():
+        return 0
+    # One reading: the journal must not change between finding a line and judging it. What
+    # follows the last newline is a torn tail, not a record.
+    lines = path.read_bytes().split(b"\n")[:-1]
+    good = b"".join(line + b"\n" for line in lines if unseal(line) is not None)
+    bad = [line + b"\n" for line in lines if unseal(line) is None]
+    if bad:
+        write_atomic(path.with_name(f"{path.name}.bad-{time.time_ns()}"), b"".join(bad))
+        write_atomic(path, good)
+    return len(bad)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -295,7 +296,7 @@ class SliceRecord:
     host: str | None = None
     reason: str | None = None
     error: ErrorInfo | None = None
-    log: list[Any] | None = None
+    log: tuple[Any, ...] | None = None
     network: list[str] | None = None
     restored: str | None = None
     wasted_s: float = 0.0  #: worker-seconds whose work has to be done again
@@ -303,31 +304,39 @@ class SliceRecord:
     step: int | None = None  #: the last that it reported
 
 
+#: The reports of all trials without any.
+_NO_REPORTS: Mapping[int, dict[str, float]] = {}
+
+
 @dataclass(slots=True)
 class Trial:
-    """One trial as replayed from the journal."""
+    """One trial as replayed from the journal.
+
+    A study may have millions, and most have one slice and no rung: what is empty is one object for
+    all, so `slices`, `reports`, `rungs` and `heard` are replaced and never added to.
+    """
 
     id: int
     point: Point
     segment: str | None = None
     seed: int = 0
     state: TrialState = TrialState.ASKED
-    slices: list[SliceRecord] = field(default_factory=list)
+    slices: tuple[SliceRecord, ...] = ()
     failures: int = 0  #: failed attempts of the payload (losses do not count)
     losses: int = 0  #: slices in a row that ended without progress, not by their own error
     loss: float | None = None
     values: list[float] | None = None  #: of several objectives; `loss` is the first
     error: ErrorInfo | None = None
     spent_s: float = 0.0
-    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    reports: Mapping[int, dict[str, float]] = field(default_factory=lambda: _NO_REPORTS)
     checkpoint: CheckpointInfo | None = None
     like: int | None = None  #: the trial of another segment whose point it was given
     given: int | None = None  #: its place among the segment's points of `start_from`
     superseded: bool = False  #: its segment was begun again; it counts no more
     stop_step: int | None = None  #: the rung that its last slice was to pause at
     waits: bool = False  #: it has paused at a rung and was not sent on yet
-    rungs: list[int] = field(default_factory=list)  #: steps at which it paused for a rung
-    heard: list[float] = field(default_factory=list)  #: rungs' losses told to the optimiser
+    rungs: tuple[int, ...] = ()  #: steps at which it paused for a rung
+    heard: tuple[float, ...] = ()  #: rungs' losses told to the optimiser
 
     def move(self, state: TrialState) -> None:
         """Change the state along the table.

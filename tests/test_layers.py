@@ -17,7 +17,19 @@ LONGEST = 400  # lines of a file
 #: Each room with its layer. A module may import from its own room and from lower layers.
 ROOMS: dict[int, list[set[str]]] = {
     0: [{"errors", "clock", "fsio", "version", "site_configs", "archives"}],
-    1: [{"model", "segment_record", "ranks", "space", "yamlio", "units", "schema", "pareto"}],
+    1: [
+        {
+            "model",
+            "search_log",
+            "segment_record",
+            "ranks",
+            "space",
+            "yamlio",
+            "units",
+            "schema",
+            "pareto",
+        },
+    ],
     2: [{"study", "site", "journal", "journal_file", "following", "folder"}],
     3: [{"optimizers"}, {"prestage"}, {"preflight"}, {"pilot"}, {"worker"}],
     4: [{"steering", "segments", "fidelity"}],

@@ -35,7 +35,7 @@ def test_that_every_other_state_leads_to_an_end() -> None:
 def test_that_only_the_last_slice_can_be_open() -> None:
     trial = Trial(0, {})
     assert trial.open_slice is None
-    trial.slices = [SliceRecord(1, 1, 0.0), SliceRecord(2, 1, 5.0)]
+    trial.slices = (SliceRecord(1, 1, 0.0), SliceRecord(2, 1, 5.0))
     assert trial.open_slice is trial.slices[1]
     trial.slices[1].end = SliceEnd.LOST
     assert trial.open_slice is None

@@ -90,8 +90,7 @@ class Tally:
         """Trials of this run that became final since the last call."""
         log, begun = state.search_log, state.run_base[1]
         new = []
-        for place in range(self._seen, len(log)):
-            kind, number = log[place]
+        for place, (kind, number) in enumerate(log.since(self._seen), self._seen):
             if kind == "told":
                 trial = state.trials[number]
                 self._count(trial, state.segment(trial.segment).round)

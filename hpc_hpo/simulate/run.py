@@ -307,7 +307,7 @@ def simulate(
         nonlocal seen
         with clock.aside():
             now = clock.now() - START
-            for kind, number in state.search_log[seen:]:
+            for kind, number in state.search_log.since(seen):
                 loss = state.trials[number].loss
                 better = loss is not None and (not best or sign * loss < sign * best[-1][1])
                 if kind == "told" and loss is not None and better:

@@ -66,7 +66,7 @@ class IddsReport:
     def _learn(self, state: StudyState) -> list[str]:
         """Keys of the points whose trials have ended since the last look."""
         keys = []
-        for kind, number in state.search_log[self._log_at :]:
+        for kind, number in state.search_log.since(self._log_at):
             trial = state.trials[number]
             if kind != "told" or trial.segment != self.segment.name or trial.superseded:
                 continue
