@@ -103,7 +103,7 @@ class Flights:
 
     def settle_block(self, block: str, reason: str, ended: float | None) -> None:
         """Every slice that began on an ended block has its outcome in the spool, or is lost."""
-        self._log.update(f"r{self._run}-b{block}-*")
+        self._log.update(f"r{self._run}-b{block}-*", self._waited_for)
         self._settle_ended()
         for key, record in list(self._log.started.items()):
             if record.get("block") == block and key in self._flights:
@@ -115,14 +115,14 @@ class Flights:
             suspects = {k: f.suspect for k, f in self._flights.items() if f.suspect}
         if not suspects:
             return
-        self._log.update(f"r{self._run}-*")
+        self._log.update(f"r{self._run}-*", self._waited_for)
         self._settle_ended()
         for key, word in suspects.items():
             self._give_up(key, self._lost(key, "worker", self._now(), word))
 
     def settle_all(self) -> None:
         """The pilot has stopped: what has no outcome by now is lost, or never began."""
-        self._log.update(f"r{self._run}-*")
+        self._log.update(f"r{self._run}-*", self._waited_for)
         self._settle_ended()
         for key in list(self._flights):
             if key in self._log.started:
@@ -133,9 +133,14 @@ class Flights:
                     key, SliceOutcome(run=self._run, trial=key[0], slice=key[1], end=end)
                 )  # fmt: skip
 
+    def _waited_for(self, key: SliceKey) -> bool:
+        return key in self._flights or key in self._given_up
+
     def _settle_ended(self) -> None:
-        for key in [k for k in self._log.ended if k in self._flights or k in self._given_up]:
-            self._land(key, self._log.ended[key])  # type: ignore[arg-type]
+        for key in list(self._log.ended):
+            outcome = self._log.ended.pop(key)
+            if self._waited_for(key):
+                self._land(key, outcome)  # type: ignore[arg-type]
 
     def _lost(
         self, key: SliceKey, reason: str, ended: float | None, word: str | None = None

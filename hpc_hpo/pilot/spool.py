@@ -6,7 +6,7 @@ reader remembers how far it has read each file, so looking again costs only what
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,28 @@ class SpoolReader:
 
 
 class SliceLog:
-    """Which slices began and ended on a block, by their workers' own words."""
+    """Which slices began and ended on a block, by their workers' own words.
+
+    A spool has all slices of a run, a study of a million trials as many outcomes: only those that
+    somebody waits for are kept.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._reader = SpoolReader(folder)
         self.started: dict[SliceKey, dict[str, Any]] = {}
         self.ended: dict[SliceKey, dict[str, Any]] = {}
 
-    def update(self, pattern: str) -> None:
-        """Read what is new in the matching worker spools."""
+    def update(self, pattern: str, wanted: Callable[[SliceKey], bool]) -> None:
+        """Read what is new in the matching worker spools, and keep what is wanted of it."""
         for record in self._reader.read(pattern):
             if "trial" not in record:
                 continue
             key = (record["trial"], record["slice"])
+            if record["e"] == "end":
+                self.started.pop(key, None)
+            if not wanted(key):
+                continue
             if record["e"] == "start":
                 self.started[key] = record
             elif record["e"] == "end":
-                self.started.pop(key, None)
                 self.ended[key] = {k: v for k, v in record.items() if k != "e"}

@@ -54,9 +54,9 @@ class Inheritance:
         prefix = f"{run}."
         return [b for b in self._state.blocks.values() if b.id.startswith(prefix)]
 
-    def _read(self) -> None:
+    def _read(self, wanted: Callable[[SliceKey], bool]) -> None:
         for run in self._runs:
-            self._log.update(f"r{run}-*")
+            self._log.update(f"r{run}-*", wanted)
             for record in self._nodes.read(f"block-r{run}-*"):
                 block = f"{run}.{record['block']}"
                 book = self._node_ends if record["e"] == "node-end" else self._node_starts
@@ -66,13 +66,15 @@ class Inheritance:
         """Outcomes of all open slices, waiting a moment for workers that are still at it."""
         pending = set(self.open_slices())
         end = time.monotonic() + PATIENCE_S
-        self._read()
+        # Of all that earlier runs wrote, the outcomes that nobody has taken in yet.
+        wanted = pending.__contains__
+        self._read(wanted)
         while (
             any(key in self._log.started and not self._block_over(key) for key in pending)
             and time.monotonic() < end
         ):
             sleep(0.1)
-            self._read()
+            self._read(wanted)
         return [self._outcome(key) for key in sorted(pending)]
 
     def _block_of(self, key: SliceKey) -> str:
@@ -120,7 +122,7 @@ class Inheritance:
     def late_outcomes(self) -> list[SliceOutcome]:
         """Outcomes that workers of earlier runs wrote after they were given up."""
         known = set(self._log.ended)
-        self._read()
+        self._read(lambda key: True)
         return [o for k, o in self._log.ended.items() if k not in known]  # type: ignore[misc]
 
 
