@@ -26,6 +26,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,19 @@ def cpu_of(process: psutil.Process) -> float:
     return float(used.user + used.system)
 
 
-def fresh(shape: Shape, tail: int) -> tuple[list[Event], list[Event]]:
-    """The study's events as if they were of today: those so far, and `tail` to come."""
-    story = list(events(shape))[:-1]
-    split = max(1, len(story) - tail)
-    shift = time.time() - story[split - 1]["at"]
-    moved = [{k: v + shift if k in TIMES else v for k, v in event.items()} for event in story]
-    return moved[:split], moved[split:]
+@dataclass
+class Story:
+    """A simulated study, and its events in order of time but for the last."""
+
+    shape: Shape
+    events: list[Event]
+
+    def fresh(self, tail: int) -> tuple[list[Event], list[Event]]:
+        """As if it were of today: the events so far, and `tail` to come."""
+        split = max(1, len(self.events) - tail)
+        shift = time.time() - self.events[split - 1]["at"]
+        moved = [{k: v + shift if k in TIMES else v for k, v in e.items()} for e in self.events]
+        return moved[:split], moved[split:]
 
 
 def write(folder: Path, shape: Shape, past: Sequence[Event]) -> StudyFolder:
@@ -116,14 +123,13 @@ def write(folder: Path, shape: Shape, past: Sequence[Event]) -> StudyFolder:
     return home
 
 
-def shape_of(trials: int, segments: int) -> Shape:
-    """One of this benchmark's studies; its blocks hold 16 workers for each thousand trials."""
-    nodes = max(1, trials // 1000)
-    shape = Shape(trials, steps=12, blocks=4, nodes=nodes)
+def story_of(trials: int, segments: int) -> Story:
+    """One of this benchmark's studies; four blocks of four workers for each thousand trials."""
+    shape = Shape(trials, steps=12, blocks=4, nodes=max(1, trials // 1000))
     if segments:
         shape.trials = trials // segments
         shape.segments = {f"s{n}": {"n": n} for n in range(segments)}
-    return shape
+    return Story(shape, list(events(shape))[:-1])
 
 
 def append(home: StudyFolder, coming: Sequence[Event], rate: float, seconds: float) -> int:
@@ -139,11 +145,11 @@ def append(home: StudyFolder, coming: Sequence[Event], rate: float, seconds: flo
     return done
 
 
-def watched(shape: Shape, rate: float, seconds: float, terminal: bool) -> dict[str, Any]:
+def watched(story: Story, rate: float, seconds: float, terminal: bool) -> dict[str, Any]:
     """`watch` beside a study that grows."""
-    past, coming = fresh(shape, int(rate * seconds))
+    past, coming = story.fresh(int(rate * seconds))
     with tempfile.TemporaryDirectory() as scratch:
-        home = write(Path(scratch) / "study", shape, past)
+        home = write(Path(scratch) / "study", story.shape, past)
         screen = Terminal(terminal)
         begun = time.monotonic()
         looker = screen.start(
@@ -231,9 +237,9 @@ def within_run(seconds: float) -> dict[str, Any]:
         return figures
 
 
-def within_large_run(shape: Shape, rate: float, seconds: float) -> dict[str, Any]:
+def within_large_run(story: Story, rate: float, seconds: float) -> dict[str, Any]:
     """The same view over the state of a large study, called ten times a second as it grows."""
-    past, coming = fresh(shape, int(rate * seconds))
+    past, coming = story.fresh(int(rate * seconds))
     state = StudyState()
     for event in past:
         state.apply(event)
@@ -241,7 +247,7 @@ def within_large_run(shape: Shape, rate: float, seconds: float) -> dict[str, Any
     with os.fdopen(screen.theirs, "w") as stream:
         out, sys.stdout = sys.stdout, stream
         try:
-            view = Counted(LivePanel(Tally(study_spec(shape)), "large"))
+            view = Counted(LivePanel(Tally(study_spec(story.shape)), "large"))
             begun, done = time.monotonic(), 0
             view.update(state, journal_capacity(state, time.time()))
             view.cpu = 0.0
@@ -283,11 +289,11 @@ def main() -> None:
     seconds, rate = options.seconds, options.rate
     for trials in options.trials:
         few = min(rate, trials / 200)
-        one, many = shape_of(trials, 0), shape_of(trials, min(1500, trials // 10))
+        one, many = story_of(trials, 0), story_of(trials, min(1500, trials // 10))
         note(f"watch, {trials} trials, at rest", watched(one, 0.0, seconds, True))
         note(f"watch, {trials} trials, {few:g} events/s", watched(one, few, seconds, True))
         note(f"watch, {trials} trials, {few:g} events/s, pipe", watched(one, few, seconds, False))
-        text = f"{trials} trials in {len(many.segments)} segments, {few:g} events/s"
+        text = f"{trials} trials in {len(many.shape.segments)} segments, {few:g} events/s"
         note(f"watch, {text}", watched(many, few, seconds, True))
         note(f"screen of run, {text}", within_large_run(many, few, seconds))
     note("screen of run, a real study of 2 workers", within_run(seconds))

@@ -94,7 +94,8 @@ class _Painter:
         for label, lines in self._rows():
             for number, line in enumerate(lines):
                 head = label if number == 0 else ""
-                start = Text(head.ljust(self.label)[: self.label], style="bold")
+                # No style of the line's own: that would be the style of all that is added to it.
+                start = Text().append(head.ljust(self.label)[: self.label], style="bold")
                 yield start + self._cut(line, self.room)
 
     def _cut(self, text: Text, width: int | None = None) -> Text:
@@ -257,7 +258,7 @@ class _Painter:
             share = state.wasted_s / state.busy_s if state.busy_s else 0.0
             pieces.append(Text(f"{share:.1%} of the work lost", style="yellow"))
         if lost := state.slice_ends["lost"]:
-            pieces.append(Text(f"{lost} slices lost", style="yellow"))
+            pieces.append(Text(f"{lost} slice{'s' * (lost != 1)} lost", style="yellow"))
         return self._packed(pieces)
 
     def _time(self) -> list[Text]:

@@ -179,7 +179,7 @@ def test_that_the_picture_tells_all_that_a_look_is_for() -> None:
     for words in (
         "5 of 10", "1 failed", "1 asked", "1 paused", "trial 4", "act = relu", "█",
         "0 of 8 busy", "2 running", "1 waiting", "58 min 20 s left", "no end", "job 470",
-        "waiting for 1 min 40 s", "0.11 node-hours", "1 slices lost", "1 min 40 s so far",
+        "waiting for 1 min 40 s", "0.11 node-hours", "1 slice lost", "1 min 40 s so far",
         "to go", "ends about", "trial 2: no", "trial 5: its block died",
     ):  # fmt: skip
         assert words in text, words
