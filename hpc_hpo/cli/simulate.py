@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ def _losses(study: Study, options: dict[str, Any]) -> tuple[Table | None, Maker 
         return None, objective_named(function, study, seed)
     finally:
         sys.path.pop(0)
+
+
+#: Improvements of the loss that are printed.
+LISTED = 8
 
 
 class _Progress:
@@ -145,7 +150,7 @@ def simulate_command(path: Path, site_name: str | None, as_json: bool, **options
     if as_json:
         click.echo(json.dumps({"site": site.name, **found.plain()}))
     else:
-        _report(found, site.name, table)
+        _report(found, site.name, table, assumed=maker is None)
         if plot is not None:
             click.echo(f"drawn in {plot} ({size / 1e6:.1f} MB)")
 
@@ -160,13 +165,22 @@ def _expected(study: Study) -> Draw:
     return Draw("constant", (expected,))
 
 
-def _report(found: Simulated, site: str, table: Table | None) -> None:
+def _improvements(best: Sequence[tuple[float, float]]) -> Iterator[str]:
+    """The best loss against time: at most LISTED of its improvements, the last included."""
+    step = -(-len(best) // LISTED)
+    for at, loss in best[(len(best) - 1) % step :: step]:
+        yield f"{value_text(loss)} after {format_duration(round(at))}"
+
+
+def _report(found: Simulated, site: str, table: Table | None, *, assumed: bool) -> None:
     states, blocks, total = found.state.trial_states, found.study.blocks, found.allocated_s or 1.0
     click.echo(f"{found.study.name} at {site}, simulated: {blocks.words()}")
     rows = [
         ("utilisation", f"{found.utilisation:.2%} of {duration(found.allocated_s)} of workers"),
         *(("", f"{share / total:8.3%}  {name}, {duration(share)}")
           for name, share in found.parts.items() if share),
+        ("lost", f"{found.lost_s:.0f} worker-seconds of work that was lost or failed, "
+         "and of dead nodes"),
         ("trials", f"{states['completed']} completed, "
          + (f"{states['stopped']} stopped early, " if found.study.fidelity else "")
          + f"{states['failed']} failed, {len(found.state.trials)} begun"),
@@ -178,10 +192,10 @@ def _report(found: Simulated, site: str, table: Table | None) -> None:
         ("wait", "of a free worker for its next trial: p50 {:.3f} s, p99 {:.3f} s".format(
             *found.waits)),
     ]  # fmt: skip
-    if found.best:
-        at, loss = found.best[-1]
-        when = format_duration(round(at))
-        rows.append(("best", f"loss {value_text(loss)} of the assumed objective, after {when}"))
+    if found.best and not assumed:
+        rows += zip(["best loss", *[""] * LISTED], _improvements(found.best), strict=False)
+    elif found.best:
+        rows.append(("best loss", f"{value_text(found.best[-1][1])} of the assumed function"))
     if table is not None:
         asked, exact = table.use()
         rows.append(("table", f"{exact} of {asked} points are in it, the others took the nearest"))

@@ -15,6 +15,8 @@ PARTS = (
     "trials", "checkpoints", "start-up", "waiting for points", "ends of blocks", "work lost",
     "failed attempts", "dead nodes", "nothing left to do",
 )  # fmt: skip
+#: Those of them that are lost for good.
+LOST = ("work lost", "failed attempts", "dead nodes")
 
 
 @dataclass(frozen=True)

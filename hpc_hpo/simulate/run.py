@@ -31,7 +31,7 @@ from hpc_hpo.pilot.queues import (
 from hpc_hpo.pilot.shapes import Shapes, check_shapes
 from hpc_hpo.plan import resolve_blocks
 from hpc_hpo.simulate.clock import NAP_S, START, VirtualClock
-from hpc_hpo.simulate.conditions import PARTS, Conditions
+from hpc_hpo.simulate.conditions import LOST, PARTS, Conditions
 from hpc_hpo.simulate.draws import Draw
 from hpc_hpo.simulate.helper import VirtualHelper
 from hpc_hpo.simulate.objectives import Maker, Objective, smooth
@@ -130,6 +130,11 @@ class Simulated:
         """Share of allocated worker time in trials whose work counted."""
         return self.parts["trials"] / self.allocated_s if self.allocated_s else 0.0
 
+    @property
+    def lost_s(self) -> float:
+        """Worker-seconds of work that was lost or failed, and of dead nodes."""
+        return sum(self.parts[name] for name in LOST)
+
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
         total, blocks = self.allocated_s or 1.0, self.study.blocks
@@ -139,6 +144,7 @@ class Simulated:
             "blocks": {"nodes": blocks.nodes, "walltime": blocks.walltime, "max": blocks.max},
             "utilisation": self.utilisation, "allocated_worker_seconds": self.allocated_s,
             "parts": {k: {"worker_seconds": v, "share": v / total} for k, v in self.parts.items()},
+            "lost_worker_seconds": self.lost_s,
             "node_hours": self.node_hours, "finish_seconds": self.finish_s, "jobs": self.jobs,
             "trials": {"completed": states["completed"], "failed": states["failed"],
                        "stopped": states["stopped"],

@@ -17,8 +17,6 @@ from hpc_hpo.workload import work_of
 SAMPLE, MOST = 500, 1000
 #: Looks at the blocks in the time of one trial, and the longest and shortest time between two.
 LOOKS, NAPS_S = 50, (NAP_S, 60.0)
-#: What is lost for good, of the parts of the workers' time.
-LOST = ("work lost", "failed attempts", "dead nodes")
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def sample(study: Study, site: Site, choice: Choice, given: Assumptions) -> Samp
     wait_s = min(given.queue_wait.mean if site.batch else 0.0, found.finish_s)
     return Sample(
         len(found.state.trials), found.utilisation,
-        sum(found.parts[name] for name in LOST) * shrunk * more,
+        found.lost_s * shrunk * more,
         found.node_hours * shrunk * more,
         (0.0 if choice.free_now else wait_s) + (found.finish_s - wait_s) * more,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hpc_hpo.model import TrialState
 from hpc_hpo.simulate.functions import FUNCTIONS
 from hpc_hpo.simulate.objectives import objective_named, smooth
 from hpc_hpo.study.load import load_study
+from hpc_hpo.units import format_duration
 
 STUDY = """\
 name: modelled
@@ -74,6 +76,21 @@ def test_that_a_named_function_is_searched_over_the_study_s_space(tmp_path: Path
     study = load_study(file)
     objective = objective_named("branin", study, 0)(None, study.space)
     assert objective.loss({"x": math.pi, "y": 2.275}, 20, 20) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_that_the_best_loss_is_printed_against_time(tmp_path: Path) -> None:
+    done = run(tmp_path, "--objective", "branin", "--trials", "200", "--json")
+    best = json.loads(done.output)["best"]
+    assert best == sorted(best) and [loss for _, loss in best] == sorted(
+        (loss for _, loss in best), reverse=True
+    )
+    text = run(tmp_path, "--objective", "branin", "--trials", "200").output
+    lines = [line for line in text.splitlines() if " after " in line]
+    assert 1 < len(lines) <= min(8, len(best))
+    assert lines[0].split()[:2] == ["best", "loss"]
+    at, loss = best[-1]
+    assert f"{loss:.6g} after {format_duration(round(at))}" in lines[-1]
+    assert "of the assumed function" in run(tmp_path).output
 
 
 def test_that_a_study_that_maximises_has_the_function_upside_down(tmp_path: Path) -> None:

@@ -98,6 +98,9 @@ def test_that_the_parts_add_up_to_what_was_allocated(
     found = run(tmp_path, trials=300, trial_time=Draw("lognormal", (600.0, 0.5)), **assumed)
     assert found.allocated_s == pytest.approx(found.node_hours * 3600 * 6)
     assert min(found.parts.values()) >= 0.0
+    lost = ("work lost", "failed attempts", "dead nodes")
+    assert found.lost_s == found.plain()["lost_worker_seconds"] > 0.0
+    assert found.lost_s == pytest.approx(sum(found.parts[name] for name in lost))
     assert found.state.allocated_s(START + found.finish_s) == pytest.approx(found.allocated_s)
     if "mtbf_s" in assumed:
         assert found.parts["dead nodes"] > 0.0
