@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -39,6 +39,13 @@ class Objective(Protocol):
 
         Raises:
             InputError: the user's function or table has none.
+        """
+
+    def values(self, point: Point) -> list[float] | None:
+        """Of several objectives, at the last step; None where there is one loss.
+
+        Raises:
+            InputError: as loss.
         """
 
     def seconds(self, point: Point) -> float | None:
@@ -74,6 +81,9 @@ class Curved:
         own = self._height * math.exp(HEIGHTS * rng.standard_normal())
         return float(own * (step**-RATE - steps**-RATE))
 
+    def values(self, point: Point) -> list[float] | None:
+        return None
+
     def seconds(self, point: Point) -> float | None:
         return None
 
@@ -87,29 +97,69 @@ class Stepwise:
     def loss(self, point: Point, step: int, steps: int) -> float:
         return self._function(point, step)
 
+    def values(self, point: Point) -> list[float] | None:
+        return None
+
+    def seconds(self, point: Point) -> float | None:
+        return None
+
+
+class Several:
+    """Several objectives, the first of which is the loss."""
+
+    def __init__(self, function: Callable[[Point], list[float]]) -> None:
+        self._function = function
+
+    def loss(self, point: Point, step: int, steps: int) -> float:
+        return self._function(point)[0]
+
+    def values(self, point: Point) -> list[float] | None:
+        return self._function(point)
+
     def seconds(self, point: Point) -> float | None:
         return None
 
 
 def smooth(study: Study, seed: int) -> Maker:
-    """A smooth function of a space's points with several minima: a bowl with random waves."""
+    """Smooth functions of a space's points, one for each objective."""
 
     def make(name: str | None, space: Space) -> Objective:
-        rng = np.random.default_rng([seed, 5])
-        dims, sign = max(1, space.dims), study.direction_sign
-        centre, waves = rng.uniform(0.2, 0.8, dims), rng.normal(0.0, 5.0, (8, dims))
-        phases, heights = rng.uniform(0.0, 2 * np.pi, 8), rng.uniform(0.02, 0.08, 8)
-
-        def loss(point: Point) -> float:
-            unit = space.to_unit(point)
-            if not len(unit):
-                return 0.0
-            bowl = float(((unit - centre) ** 2).mean())
-            return sign * (bowl + float(heights @ (1 + np.cos(waves @ unit + phases))))
-
-        return Curved(loss, space, sign, seed)
+        if not study.signs:
+            return Curved(
+                _bowl(space, study.direction_sign, seed), space, study.direction_sign, seed
+            )
+        bowls = [_bowl(space, sign, seed + i) for i, sign in enumerate(study.signs)]
+        return Several(lambda point: [bowl(point) for bowl in bowls])
 
     return make
+
+
+def _bowl(space: Space, sign: int, seed: int) -> Callable[[Point], float]:
+    """A function with several minima: a bowl with random waves."""
+    rng = np.random.default_rng([seed, 5])
+    dims = max(1, space.dims)
+    centre, waves = rng.uniform(0.2, 0.8, dims), rng.normal(0.0, 5.0, (8, dims))
+    phases, heights = rng.uniform(0.0, 2 * np.pi, 8), rng.uniform(0.02, 0.08, 8)
+
+    def loss(point: Point) -> float:
+        unit = space.to_unit(point)
+        if not len(unit):
+            return 0.0
+        bowl = float(((unit - centre) ** 2).mean())
+        return sign * (bowl + float(heights @ (1 + np.cos(waves @ unit + phases))))
+
+    return loss
+
+
+def refuse_several(study: Study, key: str, found: str) -> None:
+    """Refuse a study of several objectives.
+
+    Raises:
+        InputError: it is one.
+    """
+    if study.signs:
+        raise InputError("has one loss, and the study several objectives", key=key, found=found,
+                         valid="--objective module:function that returns them all")  # fmt: skip
 
 
 def known(name: str, study: Study, seed: int) -> Maker:
@@ -122,6 +172,7 @@ def known(name: str, study: Study, seed: int) -> Maker:
         listed = one_of(name, sorted(FUNCTIONS))
         raise InputError("no such function", key=KEY, found=name,
                          valid=f"{listed}; or module:function")  # fmt: skip
+    refuse_several(study, KEY, name)
     function = FUNCTIONS[name]
 
     def make(segment: str | None, space: Space) -> Objective:
@@ -153,7 +204,9 @@ def imported(text: str, study: Study, seed: int) -> Maker:
             valid="module:function, importable from here, of a point (a dict)",
         ) from None  # fmt: skip
 
-    def call(point: Point, **more: int) -> float:
+    names = [one.name for one in study.objectives] or ["loss"]
+
+    def ask(point: Point, **more: int) -> list[float]:
         try:
             value = found(dict(point), **more)
         except Exception as error:
@@ -162,24 +215,32 @@ def imported(text: str, study: Study, seed: int) -> Maker:
                 valid="a loss for every point of the space",
             ) from None  # fmt: skip
         try:
-            return _number(value)
-        except TypeError:
+            return _numbers(value, names)
+        except (TypeError, ValueError, KeyError):
+            valid = "a loss, one number" if names == ["loss"] else f"a dict with {', '.join(names)}"
             raise InputError(
-                f"{text} returned no number", key=KEY, found=value, valid="a loss, one number"
+                f"{text} returned something else", key=KEY, found=value, valid=valid
             ) from None
 
+    def call(point: Point, **more: int) -> float:
+        return ask(point, **more)[0]
+
+    if study.signs:
+        return lambda segment, space: Several(ask)
     if _takes_step(found):
         return lambda segment, space: Stepwise(lambda point, step: call(point, step=step))
     return lambda segment, space: Curved(call, space, study.direction_sign, seed)
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, (str, bytes)) or value is None:
+def _numbers(value: Any, names: Sequence[str]) -> list[float]:
+    """What an objective returned, as a worker would take it."""
+    if isinstance(value, Mapping):
+        value = [value[name] for name in names]
+    elif len(names) == 1:
+        value = [value]
+    if len(value) != len(names) or any(isinstance(one, (str, bytes)) for one in value):
         raise TypeError
-    try:
-        return float(value)
-    except ValueError:
-        raise TypeError from None
+    return [float(one) for one in value]
 
 
 def _takes_step(function: Callable[..., Any]) -> bool:

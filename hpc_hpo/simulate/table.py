@@ -18,7 +18,7 @@ from hpc_hpo.errors import InputError
 from hpc_hpo.model import Point
 from hpc_hpo.results.table import POINT
 from hpc_hpo.schema import one_of
-from hpc_hpo.simulate.objectives import Curved, Maker, Objective
+from hpc_hpo.simulate.objectives import Curved, Maker, Objective, refuse_several
 from hpc_hpo.space import Space
 from hpc_hpo.steering.start_sources import ABSENT, cell_value
 from hpc_hpo.study import Study
@@ -116,6 +116,7 @@ class Table:
     """
 
     def __init__(self, path: Path, study: Study, seed: int) -> None:
+        refuse_several(study, KEY, str(path))
         self._sign, self._seed = study.direction_sign, seed
         self._file, self._made = str(path), list[Tabled]()
         lines = list(_read(path, study))

@@ -187,11 +187,15 @@ class Course:
             if found:
                 self.outcome["reports"] = found
         if self.outcome["end"] == SliceEnd.COMPLETED.value:
-            loss = objective.loss(point, t.steps, t.steps)
-            self.outcome["loss"] = loss
-            if not math.isfinite(loss):
-                del self.outcome["loss"]
+            values = objective.values(point)
+            losses = [objective.loss(point, t.steps, t.steps)] if values is None else values
+            wrong = [loss for loss in losses if not math.isfinite(loss)]
+            if wrong:
                 self.outcome["end"] = SliceEnd.FAILED.value
-                message = f"the loss is {loss}, not a finite number"
+                message = f"the loss is {wrong[0]}, not a finite number"
                 self.outcome["error"] = {"kind": "loss", "message": message}
                 self.useful_s = self.overhead_s = 0.0
+                return
+            self.outcome["loss"] = losses[0]
+            if values is not None:
+                self.outcome["values"] = values

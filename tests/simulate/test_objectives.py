@@ -154,6 +154,26 @@ def test_that_a_loss_that_is_no_number_fails_the_trial(
     assert state.trial_states["failed"] > 0
 
 
+SEVERAL = STUDY + "objectives: [{name: error}, {name: speed, direction: maximize}]\n"
+
+
+def test_that_several_objectives_are_simulated_and_one_loss_is_refused_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "def f(point):\n    return {'speed': point['x'], 'error': point['y'], 'more': 1}\n"
+    (tmp_path / "own_two.py").write_text(text)
+    state = kept(tmp_path, "--objective", "own_two:f", text=SEVERAL)
+    for trial in state.trials.values():
+        assert trial.values == [trial.point["y"], trial.point["x"]]
+        assert trial.loss == trial.point["y"]
+    done = run(tmp_path, text=SEVERAL.replace("random", "bayes"))
+    assert done.exit_code == 0 and "60 completed" in done.output
+    check(run(tmp_path, "--objective", "branin", text=SEVERAL), ["branin", "several objectives"])
+    file = table(tmp_path, "x,y,loss", "1,1,1")
+    check(run(tmp_path, "--table", file, text=SEVERAL), ["--table", "several objectives"])
+
+
 # ---------------------------------------------------------------- tables
 
 
@@ -207,7 +227,7 @@ def test_that_the_export_of_a_study_is_a_table(tmp_path: Path) -> None:
     (["--objective", "bramin"], ["--objective: no such function", "did you mean 'branin'"]),
     (["--objective", "hartmann6"], ["hartmann6 takes 6 numbers, and the space has 2"]),
     (["--objective", "own_bad:f"], ["own_bad:f raised KeyError: 'z'", "--objective"]),
-    (["--objective", "own_bad:text"], ["own_bad:text returned no number"]),
+    (["--objective", "own_bad:text"], ["own_bad:text returned something else; found 'low'"]),
     (["--objective", "branin", "--table", "t.csv"], ["--objective: a table has the losses"]),
     (["--table", "nothing.csv"], ["nothing.csv: --table: cannot be read"]),
 ])  # fmt: skip
