@@ -73,7 +73,7 @@ def overran_text(count: int) -> str:
     """What to do about trials that did not pause at their rungs."""
     return (
         f"{count} trial{'s' * (count != 1)} ran past a rung to the end: call trial.should_stop() "
-        "after each trial.report(), and return None when it is true"
+        "after each trial.report(), and return None when it is true; a command ends at its signal"
     )
 
 

@@ -292,7 +292,8 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
         )  # fmt: skip
     yield from check_objectives(study, doc)
     yield from study.budget.problems(study.kind, doc)
-    yield from study.fidelity.problems(study.kind, doc) if study.fidelity is not None else ()
+    if study.fidelity is not None:
+        yield from study.fidelity.problems(study.kind, study.checkpoint, study.loss, doc)
     if study.command and not study.command[0].strip():
         yield doc.problem("command[0]", "the program's name is empty")
     # Upper case, because a command gets each as HPC_HPO_INPUT_<NAME>.
@@ -303,11 +304,9 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
         # A segment's trials get its inputs beside the shared ones.
         if (item.segment, upper) in seen or (item.segment is not None and upper in shared):
             yield doc.problem(
-                f"inputs[{i}].name",
-                "two inputs have this name",
-                found=item.name,
+                f"inputs[{i}].name", "two inputs have this name", found=item.name,
                 valid="names that differ by more than case",
-            )
+            )  # fmt: skip
         seen.add((item.segment, upper))
 
 

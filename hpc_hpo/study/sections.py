@@ -161,22 +161,34 @@ class Fidelity(Model):
         "loss", min_length=1, description="the name under which the loss is reported"
     )
 
-    def problems(self, kind: str, doc: Document) -> Iterator[InputError]:
+    def problems(
+        self, kind: str, checkpoint: Checkpointing, loss: Loss, doc: Document
+    ) -> Iterator[InputError]:
         """What the model cannot see of one key alone.
 
         Args:
             kind: of the study's payload.
+            checkpoint, loss: the study's sections.
         """
         if self.min >= self.max:
             yield doc.problem(
                 "fidelity.min", "no rung is below fidelity.max", found=self.min,
                 valid=f"less than {self.max}",
             )  # fmt: skip
-        if kind != "python":
+        if kind == "evaluation":
             yield doc.problem(
-                "fidelity", f"the steps of {kind} payloads are not known while they run",
-                found=self.policy,
-                valid="an objective that calls trial.report and trial.should_stop",
+                "fidelity", "an evaluation has no checkpoints: it cannot go on from a rung",
+                found=self.policy, valid="with an objective, or a command without this contract",
+            )  # fmt: skip
+        if kind == "command" and not checkpoint.files:
+            yield doc.problem(
+                "fidelity", "a command goes on from a rung by its checkpoint files, and none are "
+                "named", found=self.policy, valid="with checkpoint.files",
+            )  # fmt: skip
+        if kind == "command" and loss.stdout is not None:
+            yield doc.problem(
+                "fidelity", "what a command prints before a rung would count as its whole loss",
+                found=self.policy, valid="with loss.file, written at its end",
             )  # fmt: skip
 
 

@@ -99,23 +99,52 @@ def _refused(document: Any, name: str) -> SliceOutcome | None:
     )
 
 
+def _report(line: bytes) -> tuple[int, dict[str, float]] | None:
+    """A line of ``metrics.jsonl`` as step and metrics; None: of something else, or half written."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    step = record.get("step") if isinstance(record, dict) else None
+    if type(step) is not int:
+        return None
+    metrics = {n: v for n, v in record.items() if n != "step" and type(v) in (int, float)}
+    return step, metrics
+
+
 def read_reports(workdir: Path) -> dict[int, dict[str, float]]:
     """Metrics by step from ``metrics.jsonl``; lines that are not such an object are skipped."""
-    reports: dict[int, dict[str, float]] = {}
     path = workdir / REPORTS
     if not path.exists():
-        return reports
+        return {}
     with open(path, "rb") as stream:
-        for line in stream:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # a line of something else, or one that is still being written
-            step = record.get("step") if isinstance(record, dict) else None
-            if type(step) is int:
-                reports[step] = {
-                    name: value
-                    for name, value in record.items()
-                    if name != "step" and type(value) in (int, float)
-                }
-    return reports
+        return dict(found for line in stream if (found := _report(line)) is not None)
+
+
+class StepWatch:
+    """The highest step in ``metrics.jsonl`` while it grows; reads only what is new."""
+
+    def __init__(self, workdir: Path) -> None:
+        self._path = workdir / REPORTS
+        self._read = 0
+        self._highest = -1
+
+    def look(self) -> int:
+        """The highest step so far; -1 while there is none."""
+        try:
+            size = self._path.stat().st_size
+            if size == self._read:
+                return self._highest
+            with open(self._path, "rb") as stream:
+                # A file that was written anew is read from its start.
+                self._read = self._read if size > self._read else 0
+                stream.seek(self._read)
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._read += len(line)
+                    found = _report(line)
+                    self._highest = self._highest if found is None else max(self._highest, found[0])
+        except FileNotFoundError:
+            pass  # none was reported yet
+        return self._highest

@@ -17,7 +17,7 @@ from hpc_hpo.errors import InputError
 from hpc_hpo.model import Pace, SliceEnd, SliceOutcome
 from hpc_hpo.worker.checkpoint import Saved, Store
 from hpc_hpo.worker.command_files import FileWatch, put_back
-from hpc_hpo.worker.command_output import NoOutput, loss_rule, read_output, read_reports
+from hpc_hpo.worker.command_output import NoOutput, StepWatch, loss_rule, read_output, read_reports
 from hpc_hpo.worker.contained import in_container
 from hpc_hpo.worker.fence import list_names
 from hpc_hpo.worker.job import SliceJob, base_environment, start_payload
@@ -68,7 +68,8 @@ def run_command(job: SliceJob) -> SliceOutcome:
         files = FileWatch(workdir, task.get("checkpoint_files", []), ignore)
         keep = task.get("checkpoint_keep", 2)
         store = Store(job.folder, request["slice"], job.lineage, keep, job.clock)
-        attendant = _Attendant(job, workdir, process, files, store, ranks)
+        steps = StepWatch(workdir)
+        attendant = _Attendant(job, workdir, process, files, store, ranks, steps)
         outcome = attendant.attend()
     finally:
         # Nothing the command has started outlives its slice; the launcher ends its ranks.
@@ -139,6 +140,8 @@ def _environment(job: SliceJob) -> dict[str, str]:
             env[f"HPC_HPO_SEGMENT_{name.upper()}"] = str(value)
     if job.watch.deadline is not None:
         env["HPC_HPO_DEADLINE"] = repr(job.watch.deadline)
+    if (rung := request.get("stop_step")) is not None:
+        env["HPC_HPO_STOP_STEP"] = str(rung)
     place = request.get("place")
     if place is not None and job.shape.ranks == 1 and job.task.get("distributed"):
         # So that one script does for all sizes of a study. A study of single ranks is left alone:
@@ -164,6 +167,7 @@ class _Attendant:
     files: FileWatch
     store: Store
     ranks: RankServer | None
+    steps: StepWatch
     signalled_at: float | None = None
     reason: str = ""
     answer_s: float | None = None
@@ -198,17 +202,26 @@ class _Attendant:
     def _signal_in_time(self) -> None:
         if self.signalled_at is not None:
             return
-        job, now = self.job, self.job.clock.now()
-        stop = job.watch.look()
-        deadline = job.watch.deadline
-        room = margin(job.request.get("margin_s", 1.0), None, NONE, self.store.longest_s)
-        if stop is not None or (deadline is not None and now >= deadline - room):
-            self.signalled_at = now
-            self.reason = stop.reason if stop is not None else "walltime"
+        job = self.job
+        reason = self._why_to_pause()
+        if reason:
+            self.signalled_at, self.reason = job.clock.now(), reason
             if self.ranks is not None:
                 self.ranks.send({"signal": int(_signal(job))})
             else:
                 signal_session(self.process.pid, _signal(job))
+
+    def _why_to_pause(self) -> str:
+        """walltime, rung, stop or preempted; "" while the command may go on."""
+        job = self.job
+        stop, deadline = job.watch.look(), job.watch.deadline
+        if stop is not None:
+            return stop.reason
+        room = margin(job.request.get("margin_s", 1.0), None, NONE, self.store.longest_s)
+        if deadline is not None and job.clock.now() >= deadline - room:
+            return "walltime"
+        rung = job.request.get("stop_step")
+        return "rung" if rung is not None and self.steps.look() >= rung else ""
 
     def _save_is_due(self) -> bool:
         job, last = self.job, self.store.last_at

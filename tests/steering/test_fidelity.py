@@ -226,6 +226,11 @@ def study(tmp_path, **keys):
     return load_study(file)
 
 
+def test_that_a_command_with_checkpoint_files_may_have_rungs(tmp_path):
+    files = {"checkpoint": {"files": ["*.ckpt"]}, "objective": None, "command": ["true"]}
+    assert study(tmp_path, fidelity={"policy": "asha", "max": 9}, **files).fidelity.max == 9
+
+
 @pytest.mark.parametrize(
     ("keys", "key", "word"),
     [
@@ -234,7 +239,28 @@ def study(tmp_path, **keys):
         (
             {"fidelity": {"policy": "asha", "max": 9}, "objective": None, "command": ["true"]},
             "fidelity",
-            "trial.report",
+            "checkpoint.files",
+        ),
+        (
+            {
+                "fidelity": {"policy": "asha", "max": 9},
+                "objective": None,
+                "command": ["true"],
+                "contract": "evaluation",
+            },
+            "fidelity",
+            "no checkpoints",
+        ),
+        (
+            {
+                "fidelity": {"policy": "asha", "max": 9},
+                "objective": None,
+                "command": ["true"],
+                "checkpoint": {"files": ["a"]},
+                "loss": {"stdout": "loss=(.+)"},
+            },
+            "fidelity",
+            "loss.file",
         ),
     ],
 )

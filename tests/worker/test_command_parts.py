@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpc_hpo.errors import InputError, StorageError
 from hpc_hpo.worker.command_files import FileWatch
-from hpc_hpo.worker.command_output import read_reports
+from hpc_hpo.worker.command_output import StepWatch, read_reports
 from hpc_hpo.worker.log import LogFile
 from hpc_hpo.worker.template import fill, locate
 
@@ -141,3 +141,15 @@ def test_that_only_whole_report_lines_are_read(tmp_path: Path) -> None:
     )
     assert read_reports(tmp_path) == {1: {"loss": 0.5}}
     assert read_reports(tmp_path / "missing") == {}
+
+
+def test_that_the_highest_step_is_known_while_its_file_grows(tmp_path: Path) -> None:
+    watch, file = StepWatch(tmp_path), tmp_path / "metrics.jsonl"
+    assert watch.look() == -1
+    file.write_text('{"step": 1}\nnoise\n{"step": 2')
+    assert watch.look() == 1, "half a line is none"
+    with open(file, "a") as stream:
+        stream.write('7, "loss": 0.5}\n{"step": 4}\n')
+    assert watch.look() == 27
+    file.write_text('{"step": 28}\n')
+    assert watch.look() == 28, "written anew, and shorter"

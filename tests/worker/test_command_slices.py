@@ -309,3 +309,36 @@ def test_that_a_terminated_block_is_not_the_command_s_failure(bench: Bench) -> N
         """
     )
     assert bench.run()["end"] in ("lost", "paused")
+
+
+#: Counts to 9, each step in a file; ends at the signal.
+STEPS = """
+import json, os, pathlib, signal, sys, time
+stop = []
+signal.signal(signal.SIGUSR1, lambda *_: stop.append(1))
+count = pathlib.Path("count.txt")
+first = int(count.read_text()) if count.exists() else 0
+rung = int(os.environ.get("HPC_HPO_STOP_STEP", 9))
+for n in range(first + 1, 10):
+    count.write_text(str(n))
+    print(json.dumps({"step": n, "loss": 1 / n, "first": first}), file=open("metrics.jsonl", "a"))
+    while n >= rung and n < 9 and not stop:
+        time.sleep(0.01)
+    if stop:
+        sys.exit(75)
+json.dump({"loss": 0.5}, open("output.json", "w"))
+"""
+
+
+def test_that_a_command_pauses_at_a_rung_and_goes_on_from_its_files(bench: Bench) -> None:
+    bench.command(STEPS, checkpoint_files=["*.txt"])
+    paused = bench.run(stop_step=3)
+    assert (paused["end"], paused["reason"], paused["loss"]) == ("paused", "rung", None)
+    assert [step for step, _ in paused["reports"]] == [1, 2, 3]
+    assert paused["checkpoint"]["step"] == 3
+    again = bench.run(slice=2, known_step=3, stop_step=6)
+    assert (again["end"], again["reason"]) == ("paused", "rung")
+    assert [(step, m["first"]) for step, m in again["reports"]] == [(4, 3), (5, 3), (6, 3)]
+    done = bench.run(slice=3, known_step=6)
+    assert (done["end"], done["loss"]) == ("completed", 0.5)
+    assert [(step, m["first"]) for step, m in done["reports"]] == [(7, 6), (8, 6), (9, 6)]
