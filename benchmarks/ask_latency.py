@@ -9,7 +9,8 @@ minutes are 46 a second), for p50 and p99; then as many a second as it can, for 
 the share of points that came from a fit, at that pace and at that rate; the rest are neighbours of
 the best. Measuring begins with the helper's first points, 60 s after its start at the latest
 (`first_fit_s` in the JSON). `core` is the share of one core that the helper took, at that pace.
-Rows `inline` fit in place. `ask(64)` is a batch at once, right after a loss.
+Rows `inline` fit in place. `ask(64)` is a batch at once, right after a loss; in brackets the CPU it
+took, which other work on the machine changes less than the wall clock.
 
 Peers (extra `peers`) are asked in the same way, each in a process of its own that is ended after
 --limit seconds: what it has not answered by then took longer, and larger cases are left out. Goals:
@@ -162,7 +163,9 @@ def measure_inline(dims: int, told: int, seconds: float) -> dict[str, Any]:
     asker = Ours("auto", dims, queue=False)
     row: dict[str, Any] = {"load_s": timed(lambda: asker.load(points_told(dims, told)))}
     asker.step()  # imports, and the first learning
+    cpu = time.process_time()
     row["batch_s"] = timed(asker.batch)
+    row["batch_cpu_s"] = time.process_time() - cpu
     return row | quantiles(steps(asker.step, seconds))
 
 
@@ -330,6 +333,8 @@ def print_row(row: dict[str, Any]) -> None:
         return f"{row[key]:{form}}" if key in row else " " * width
 
     batch = cell("batch_s", "10.3f")
+    if "batch_cpu_s" in row:
+        batch += f" ({row['batch_cpu_s']:.3f})"
     if "over_s" in row:
         batch = f"  over {row['over_s']:.0f} ({row['busy_with']})"
     print(

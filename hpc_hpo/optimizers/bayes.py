@@ -1,8 +1,8 @@
 """The default search: a Gaussian process while it pays, with trees beside it or instead.
 
-A Gaussian process says most from few losses of smooth functions of a few numbers. Its cost grows
-with the cube of the losses, so beyond some hundreds it looks at a part of them: the best, the most
-recent, and those around the best. Trees take any number of losses, categories and conditions.
+A Gaussian process says most from few losses. Its cost grows with the cube of the losses, so beyond
+some hundreds it becomes a local one, which looks at a part of them: the best, the most recent, and
+those around the best. Trees take any number of losses and features.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ _ROWS = 800
 #: Losses among which those are chosen.
 _LOOKED_AT = 6000
 _PURPOSE_FIT = 2
-#: `auto`: parameters (each choice's values count) up to which a process is taken.
-_MOST_FEATURES = 40
+#: `auto`: features (a number is one, a choice one for each of its values) up to which a process was
+#: measured to be at least as good as trees.
+_MOST_FEATURES = 200
 
 
 class BayesSearch(ModelSearch):
     """Takes any number of losses and workers.
 
     Args:
-        model: gp, forest, or auto, which takes the Gaussian process up to 40 features and trees
-            beyond.
+        model: gp, forest, or auto, which takes the Gaussian process, and trees where both losses
+            and features are many; see `kind`.
         n_initial, acq, ready: see ModelSearch.
     """
 
@@ -70,20 +71,27 @@ class BayesSearch(ModelSearch):
         self._learned = (0, None)
 
     def kind(self, told: int) -> str:
-        """The model for so many losses: gp or forest."""
-        if self.model != "auto":
-            return self.model
-        return "gp" if self.space.features <= _MOST_FEATURES else "forest"
+        """The model for so many losses; these and the space alone decide, so a replay does as well.
+
+        Returns:
+            gp, a process that looks at all of them; local, one that looks at a part; forest.
+        """
+        if self.model == "forest":
+            return "forest"
+        if self.model == "auto" and told > _ROWS and self.space.features > _MOST_FEATURES:
+            return "forest"
+        return "gp" if told <= _ROWS else "local"
 
     def _model(self, x: np.ndarray, losses: np.ndarray) -> Surrogate:
-        told = len(losses)
-        hyper = self._hyperparameters(x, losses) if self.kind(len(losses)) == "gp" else None
+        kind = self.kind(len(losses))
+        if kind == "forest":
+            seed = int(self._rng(len(losses), _PURPOSE_FIT).integers(2**31))
+            some = thin(losses, _LOOKED_AT)
+            return Forest(x[some], straighten(standardise(losses[some])), "ET", seed)
+        hyper = self._hyperparameters(x, losses)
         some = thin(losses, _LOOKED_AT)
-        x, losses = x[some], losses[some]
-        y = straighten(standardise(losses))
-        if hyper is None:
-            return Forest(x, y, "ET", int(self._rng(told, _PURPOSE_FIT).integers(2**31)))
-        rows = self._rows(x, y)
+        x, y = x[some], straighten(standardise(losses[some]))
+        rows = self._near_the_best(x, y) if kind == "local" else np.arange(len(y))
         return gp.Process(x[rows], y[rows], hyper)
 
     def _hyperparameters(self, x: np.ndarray, losses: np.ndarray) -> gp.Hyperparameters:
@@ -98,10 +106,8 @@ class BayesSearch(ModelSearch):
         return found
 
     @staticmethod
-    def _rows(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The losses that a process looks at, at most _ROWS."""
-        if len(y) <= _ROWS:
-            return np.arange(len(y))
+    def _near_the_best(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The losses that a local process looks at: _ROWS of more."""
         best = np.argsort(y, kind="stable")[: _ROWS // 4]
         chosen = set(best.tolist())
         chosen.update(range(len(y) - _ROWS // 8, len(y)))

@@ -344,7 +344,13 @@ def main() -> None:
         except OSError:
             os._exit(0)
 
-    fitter = Fitter(answer)
+    serve(Fitter(answer), inbox)
+
+
+def serve(
+    fitter: Fitter, inbox: queue.SimpleQueue[Any], sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Fit as messages come, and rest after each fit; without an end."""
     while True:
         fitter.take(inbox.get())
         while True:
@@ -354,7 +360,7 @@ def main() -> None:
             spent = fitter.work()
             if not spent:
                 break
-            time.sleep(fitter.rest(spent))
+            sleep(fitter.rest(spent))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -13,12 +14,16 @@ import psutil
 import pytest
 
 from hpc_hpo.optimizers import registry
-from hpc_hpo.optimizers.helper import Fitter, Helper
+from hpc_hpo.optimizers.helper import Fitter, Helper, serve
 from hpc_hpo.optimizers.ready import ReadyOptimizer, with_queue
 from hpc_hpo.space import Space
 
 SPACE = Space.parse({"x": {"float": [0, 1]}, "y": {"float": [0, 1]}, "n": {"int": [1, 9]}})
 SPEC = {"name": "bayes", "n_initial": 6}
+#: as the helper is told of an optimiser
+WHAT = {
+    "spec": SPEC, "space": SPACE.describe(), "constraints": [], "seed": 1, "budget": None
+}  # fmt: skip
 SOON_S = 60.0
 
 
@@ -107,16 +112,55 @@ def test_that_nobody_waits_for_a_helper_that_does_not_answer():
 def test_that_old_proposals_are_dropped_and_known_ones_passed_over():
     optimizer = ready(StoppedHelper())
     feed(optimizer, 0, 20)
-    fresh, known = {"x": 0.5, "y": 0.5, "n": 1}, dict(optimizer.points[3])
-    optimizer._receive({"points": [known, fresh], "told": 20, "cpu": 0.0})
-    assert optimizer.ask([100]) == [fresh]
+    [running] = optimizer.ask([90])
+    fresh, other = {"x": 0.5, "y": 0.5, "n": 1}, {"x": 0.5, "y": 0.5, "n": 2}
+    done = dict(optimizer.points[3])
+    proposals = [done, running, fresh, dict(fresh), other]
+    optimizer._receive({"points": proposals, "told": 20, "cpu": 0.0})
+    # Of two equal ones in the queue the second is running when its turn comes.
+    assert optimizer.ask([100, 101]) == [fresh, other]
+    assert not optimizer._queue
     optimizer._receive({"points": [{"x": 0.25, "y": 0.5, "n": 1}], "told": 4, "cpu": 0.0})
     optimizer.tell(100, 1.0)
-    assert optimizer.ask([101]) != [{"x": 0.25, "y": 0.5, "n": 1}]
+    assert optimizer.ask([102]) != [{"x": 0.25, "y": 0.5, "n": 1}]
     assert not optimizer._queue
 
 
-def test_that_the_helper_learns_all_that_was_replayed(helper):
+SMALL = Space.parse({"n": {"int": [1, 5]}, "c": {"choice": ["a", "b"]}})
+
+
+def test_that_a_small_space_is_asked_to_its_end_once_whatever_the_queue_holds():
+    optimizer = ReadyOptimizer(SPEC, SMALL, seed=1, budget=50, n_initial=3, helper=StoppedHelper())
+    points = []
+    for first in range(0, 8, 2):
+        points += optimizer.ask([first, first + 1])
+        optimizer.tell(first, float(first))
+    left = [p for p in SMALL.grid(None) if p not in points]
+    assert len(left) == 2
+    # The helper knew nothing of the last points when it made these.
+    optimizer._receive({"points": [*points, left[0]], "told": 4, "cpu": 0.0})
+    assert not optimizer.exhausted
+    points += optimizer.ask(range(20, 30))
+    assert sorted(SMALL.key(p) for p in points) == sorted(map(SMALL.key, SMALL.grid(None)))
+    assert optimizer.exhausted
+    assert optimizer.ask([40]) == []
+
+
+def test_that_proposals_for_a_space_without_new_points_are_none():
+    answers = []
+    fitter = Fitter(answers.append)
+    fitter.take(("new", 0, {**WHAT, "space": SMALL.describe()}))
+    points = list(SMALL.grid(None))
+    fitter.take(("events", 0, [("adopt", t, p) for t, p in enumerate(points)]))
+    fitter.take(("events", 0, [("tell", t, float(t)) for t in range(8)]))
+    assert fitter.work() > 0
+    assert [content["points"] for _, content in answers] == [[]]
+    assert fitter.work() == 0
+
+
+def test_that_the_helper_learns_all_that_was_replayed(helper, monkeypatch):
+    # A busy machine may take longer to start a Python than a study would wait.
+    monkeypatch.setattr("hpc_hpo.optimizers.ready._START_S", SOON_S)
     first = ready(StoppedHelper())
     feed(first, 0, 20)
     first.ask([50, 51])
@@ -136,13 +180,10 @@ def test_that_the_helper_asks_from_the_same_history_whatever_the_frames():
     points = registry.create("sobol", SPACE, 3).ask(range(20))
     events = [("adopt", t, p) for t, p in enumerate(points)]
     events += [("tell", t, loss_of(p)) for t, p in enumerate(points)]
-    what = {
-        "spec": SPEC, "space": SPACE.describe(), "constraints": [], "seed": 1, "budget": None
-    }  # fmt: skip
     answers = []
     for cuts in ([0, 40], [0, 7, 25, 40]):
         fitter = Fitter(lambda content: answers.append(content[1]["points"]))
-        fitter.take(("new", 0, what))
+        fitter.take(("new", 0, WHAT))
         for begin, end in itertools.pairwise(cuts):
             fitter.take(("events", 0, events[begin:end]))
         assert fitter.work() > 0
@@ -152,13 +193,38 @@ def test_that_the_helper_asks_from_the_same_history_whatever_the_frames():
     assert not {SPACE.key(p) for p in answers[0]} & {SPACE.key(p) for p in points}
 
 
-def test_that_the_share_of_a_core_is_bounded_and_falls():
+class Enough(Exception):
+    """Ends a helper that serves without an end."""
+
+
+@pytest.mark.parametrize(
+    ("told", "share"), [(100, 0.5), (1000, 0.5), (4000, 0.25), (16_000, 0.125)]
+)
+def test_that_fits_take_a_bounded_share_of_a_core_that_falls_with_the_losses(told, share):
+    answers, rests = [], []
+    inbox = queue.SimpleQueue()
+    inbox.put(("new", 0, WHAT))
+    points = registry.create("random", SPACE, 3).ask(range(told + 3))
+    events = [("adopt", t, p) for t, p in enumerate(points)]
+    inbox.put(("events", 0, events + [("tell", t, loss_of(points[t])) for t in range(told)]))
+
+    def rest(seconds):
+        rests.append(seconds)
+        if len(rests) == 3:
+            raise Enough
+        trial = told + len(rests) - 1  # one more loss, so one more fit
+        inbox.put(("events", 0, [("tell", trial, loss_of(points[trial]))]))
+
+    with pytest.raises(Enough):
+        serve(Fitter(lambda content: answers.append(content[1])), inbox, rest)
+    assert [answer["told"] for answer in answers] == [told, told + 1, told + 2]
+    for answer, seconds in zip(answers, rests, strict=True):
+        assert answer["cpu"] / (answer["cpu"] + seconds) == pytest.approx(share, rel=0.01)
+
+
+def test_that_the_share_of_a_core_never_falls_to_nothing():
     fitter = Fitter(lambda content: None)
-    assert fitter.rest(1.0) == pytest.approx(1.0)
-    fitter.take(("new", 0, {"spec": SPEC, "space": SPACE.describe(), "constraints": [],
-                            "seed": 1, "budget": None}))  # fmt: skip
-    fitter._tenants[0].told = 16_000
-    assert fitter.rest(1.0) == pytest.approx(7.0)
+    fitter.take(("new", 0, WHAT))
     fitter._tenants[0].told = 10**9
     assert fitter.rest(1.0) == pytest.approx(19.0)
 
