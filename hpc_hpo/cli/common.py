@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +58,13 @@ def value_text(value: Any) -> str:
 def point_text(point: dict[str, Any]) -> str:
     """A point on one line."""
     return ", ".join(f"{name} = {value_text(value)}" for name, value in point.items())
+
+
+def front_text(front: Mapping[str, Any]) -> str:
+    """The front of several objectives in short; `front` as of results.fronts.front_row."""
+    count, volume = len(front["trials"]), front["hypervolume"]
+    text = f"{count} trial{'s' * (count != 1)} on the front"
+    return text if volume is None else f"{text}, hypervolume {value_text(volume)}"
 
 
 def one_line(text: str) -> str:

@@ -142,7 +142,7 @@ def _evaluate(
             interrupts.install(signal.SIGUSR1, signal.SIGUSR2)
             pilot, wishes = _inside(run, interrupts)
         outcome = run.steer(pilot=pilot, stop=wishes.wish, observe=view.update, inside=number)
-        report(outcome, study.direction_sign, folder.path, outcome.reason)
+        report(outcome, study, folder.path, outcome.reason)
     finally:
         run.close()
     return outcome

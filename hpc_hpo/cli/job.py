@@ -81,7 +81,7 @@ def job(
             place.end_chain(f"failed: {error}")
             raise
         # Before the lock is given back: `logs -f` reads until then.
-        report(outcome, study.direction_sign, folder.path, reason)
+        report(outcome, study, folder.path, reason)
     finally:
         run.close()
     if outcome.reason in DONE_REASONS:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import click
 
-from hpc_hpo.cli.common import duration, one_line, point_text, value_text
+from hpc_hpo.cli.common import duration, one_line, point_text
 from hpc_hpo.cli.tally import Scene, Tally, live_blocks
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import Trial
@@ -102,17 +102,17 @@ class PlainLog:
             self._note = note
             if note:
                 self.say(note)
-        before = self._tally.best
+        before = self._tally.newest
         for trial in self._tally.update(state):
             if text := self._tally.asked_network(trial):
                 self.say(text)
             if trial.loss is None:
                 self.say(failure_text(trial))
         self._say_segments(state)
-        best = self._tally.best
+        best = self._tally.newest
         if best is not None and best.segment is None and best is not before:
             self.say(
-                f"best {value_text(best.loss)} by trial {best.id} "
+                f"best {self._tally.loss_words(best)} by trial {best.id} "
                 f"({self._tally.done(state)} done): "
                 f"{point_text(best.point)}"
             )
@@ -176,7 +176,8 @@ def summary_rows(tally: Tally, state: StudyState, capacity: Capacity) -> list[st
     if None not in state.segments and state.segments:
         rows.insert(1, segments_text(state))
     elif tally.best is not None:
-        rows.insert(1, f"best {value_text(tally.best.loss)} (trial {tally.best.id})")
+        best = tally.newest or tally.best
+        rows.insert(1, f"best {tally.loss_words(best)} (trial {best.id})")
     return rows
 
 

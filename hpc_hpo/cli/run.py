@@ -13,6 +13,7 @@ from hpc_hpo.cli.common import (
     directory_option,
     duration,
     echo_rows,
+    front_text,
     overran_text,
     path_argument,
     point_text,
@@ -24,9 +25,11 @@ from hpc_hpo.cli.tally import Tally
 from hpc_hpo.clock import SystemClock
 from hpc_hpo.errors import InputError
 from hpc_hpo.launch import SteeringRun, open_study, site_of
+from hpc_hpo.results.fronts import front_row, fronts, goals_of
 from hpc_hpo.steerer.batch import begin_chain, chain_length, may_chain, require_no_chain
 from hpc_hpo.steerer.manners import CpuWatch
 from hpc_hpo.steering.outcome import Outcome
+from hpc_hpo.study import Study
 
 #: What ended a run, for people.
 REASONS = {
@@ -137,7 +140,7 @@ def run(
             view.close()
         near_limit = wishes.first == "cpu" and outcome.reason == "stop"
         # Before the lock is given back: `logs -f` reads until then.
-        report(outcome, study.direction_sign, folder.path, "cpu" if near_limit else outcome.reason)
+        report(outcome, study, folder.path, "cpu" if near_limit else outcome.reason)
     finally:
         steering.close()
     if near_limit and hand_over and site.batch and may_chain(steering.planned, site):
@@ -147,7 +150,7 @@ def run(
     return outcome.exit_code
 
 
-def report(outcome: Outcome, sign: int, folder: Path, reason: str) -> None:
+def report(outcome: Outcome, study: Study, folder: Path, reason: str) -> None:
     """The last lines of a run.
 
     Args:
@@ -156,7 +159,7 @@ def report(outcome: Outcome, sign: int, folder: Path, reason: str) -> None:
     state = outcome.state
     now = state.last_at or 0.0
     states, ends = state.trial_states, state.slice_ends
-    best = state.best(sign)
+    best, goals = state.best(study.direction_sign), goals_of(study.to_dict())
     allocated = state.allocated_s(now)
     rows = [
         ("trials", f"{states['completed']} completed, {states['failed']} failed, "
@@ -174,7 +177,11 @@ def report(outcome: Outcome, sign: int, folder: Path, reason: str) -> None:
         rows.insert(-1, ("network", text))
     if state.overran:
         rows.insert(-1, ("rungs", overran_text(len(state.overran))))
-    if best is not None and best.loss is not None:
+    if goals and best is not None and best.segment is None:
+        front = front_row(fronts(state, goals).get(None, []), goals)
+        assert front is not None, "there are objectives"
+        rows.insert(0, ("best", f"{front_text(front)}; `hpc-hpo best` lists them"))
+    elif not goals and best is not None and best.loss is not None:
         where = f" of segment {best.segment}" if best.segment is not None else ""
         rows.insert(0, ("best", f"loss {value_text(best.loss)}, trial {best.id}{where}"))
         rows.insert(1, ("", point_text(best.point)))

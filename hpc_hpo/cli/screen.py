@@ -146,11 +146,11 @@ class _Painter:
         return self._packed(pieces)
 
     def _best(self) -> list[Text]:
-        best = self.tally.best
+        best = self.tally.newest or self.tally.best
         assert best is not None
         lines = self._packed(
             [
-                Text(value_text(best.loss), style="bold green"),
+                Text(one_line(self.tally.loss_words(best)), style="bold green"),
                 Text(f"trial {best.id}"),
                 *([self._history(None, LONGEST_SPARK)] if self.point else []),
             ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hpc_hpo.cli.common import (
     duration,
     echo_findings,
     echo_rows,
+    front_text,
     one_line,
     open_study,
     point_text,
@@ -24,6 +25,7 @@ from hpc_hpo.cli.common import (
 from hpc_hpo.errors import InputError
 from hpc_hpo.model import ErrorInfo, SliceRecord, Trial
 from hpc_hpo.results.failures import failure_groups
+from hpc_hpo.results.fronts import Goal, goals_of, named
 from hpc_hpo.results.segments import segment_rows
 from hpc_hpo.schema import one_of
 
@@ -85,7 +87,7 @@ def _show_trial(view: StudyView, path: Path, trial: int, log: bool) -> None:
     count = found.failures
     attempts = f", {count} failed attempt{'s' * (count != 1)}" if count else ""
     click.echo(f"trial {found.id}: {found.state.value}{attempts}")
-    echo_rows(list(_facts(found)))
+    echo_rows(list(_facts(found, goals_of(view.study))))
     for record in found.slices:
         click.echo(f"\nslice {record.number}: {_how(record)}")
         echo_rows(list(_slice_facts(record)))
@@ -126,7 +128,9 @@ def _show_segment(view: StudyView, path: Path, name: str) -> None:
     record = row.record
     facts.append(("trials", f"{record.asked} asked, {record.completed} completed, "
                   f"{record.failed} failed; budget {row.budget}"))  # fmt: skip
-    if row.best is not None:
+    if row.goals:
+        facts.append(("best", front_text(row.plain()["front"])))
+    elif row.best is not None:
         facts.append(("best", f"loss {value_text(row.best.loss)}, trial {row.best.id}"))
         facts.append(("", point_text(row.best.point)))
     if row.problem is not None:
@@ -186,11 +190,12 @@ def _find(view: StudyView, path: Path, number: int) -> Trial:
     )
 
 
-def _facts(trial: Trial) -> Iterator[tuple[str, str]]:
+def _facts(trial: Trial, goals: Sequence[Goal]) -> Iterator[tuple[str, str]]:
     for name, value in trial.point.items():
         yield name, value_text(value)
     if trial.loss is not None:
-        yield "loss", repr(trial.loss)
+        values = [f"{name} {value!r}" for name, value in named(trial, goals).items()]
+        yield ("objectives", ", ".join(values)) if values else ("loss", repr(trial.loss))
     if trial.segment is not None:
         yield "segment", trial.segment + (", begun again since" if trial.superseded else "")
     if trial.like is not None:

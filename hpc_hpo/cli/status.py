@@ -11,6 +11,7 @@ import click
 from hpc_hpo.cli.common import (
     duration,
     echo_rows,
+    front_text,
     open_study,
     overran_text,
     path_argument,
@@ -105,6 +106,8 @@ def _rows(found: dict[str, Any]) -> dict[str, str]:
         rows["budget"] = in_words(others)
     if found["segments"]:
         rows.update(segment_lines(found["segments"]))
+    elif found["front"] and best:
+        rows["best"] = f"{front_text(found['front'])}; `hpc-hpo best` lists them"
     elif best:
         rows["best"] = f"loss {value_text(best['loss'])}, trial {best['trial']}"
         rows[""] = point_text(best["point"])

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hpc_hpo.cli.common import value_text
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import BlockRecord, Trial, TrialState
 from hpc_hpo.pilot.base import Capacity
+from hpc_hpo.results.fronts import Front, goals_of, named
 from hpc_hpo.results.limits import Limit, limits
 from hpc_hpo.results.table import direction_sign
 from hpc_hpo.study.segments import plain_segments
@@ -33,7 +35,11 @@ class Tally:
     def __init__(self, study: Mapping[str, Any], now: Callable[[], float] = time.time) -> None:
         self.study, self.now = study, now
         self.sign = direction_sign(dict(study))
+        self.goals = goals_of(study)
         self.best: Trial | None = None
+        #: the trial that was last to be best: of several objectives, to come onto the front
+        self.newest: Trial | None = None
+        self.fronts: dict[str | None, Front] = {}
         self.improvements: dict[str | None, Improvements] = {}
         self.with_loss: Counter[str | None] = Counter()
         #: the segments of the trials that ended last, the newest last
@@ -104,6 +110,7 @@ class Tally:
             # Begun again: what was reached before counts no more.
             self._rounds[trial.segment] = round_
             self.improvements.pop(trial.segment, None)
+            self.fronts.pop(trial.segment, None)
             self.with_loss.pop(trial.segment, None)
         self.recent.pop(trial.segment, None)
         self.recent[trial.segment] = None
@@ -119,6 +126,20 @@ class Tally:
             or self.sign * trial.loss < self.sign * self.best.loss
         ):
             self.best = trial
+        if self.goals:
+            front = self.fronts.setdefault(trial.segment, Front(self.goals))
+            self.newest = trial if front.add(trial) else self.newest
+        else:
+            self.newest = self.best
+
+    def loss_words(self, trial: Trial) -> str:
+        """A trial's loss for people, or its objectives and the front that it is on."""
+        if not self.goals:
+            return value_text(trial.loss)
+        values = [f"{name} {value_text(value)}" for name, value in named(trial, self.goals).items()]
+        front = self.fronts.get(trial.segment)
+        of = "" if front is None else f", on a front of {len(front.trials)}"
+        return ", ".join(values) + of
 
     def asked_network(self, trial: Trial) -> str:
         """A word on the first completed trial that was refused the network; "" for all others."""

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hpc_hpo.journal import StudyState
+from hpc_hpo.results.fronts import goals_of
 from hpc_hpo.results.table import (
+    OBJECTIVE,
     POINT,
     Row,
     direction_sign,
@@ -110,7 +112,7 @@ def columns_of(
         first: trials with smaller numbers are left out.
     """
     if table == "trials":
-        return _trial_columns(state, direction_sign(study), first)
+        return _trial_columns(state, study, first)
     if table == "slices":
         return _of_rows(_slice_rows(state, first), SLICE_COLUMNS)
     return _curve_columns(state, first)
@@ -130,9 +132,13 @@ def _plain(value: Any, kind: str) -> Any:
     return float(value) if kind in ("float", "time") and value is not None else value
 
 
-def _trial_columns(state: StudyState, sign: int, first: int) -> list[Column]:
-    rows = trials_table(state, sign, first)
+def _trial_columns(state: StudyState, study: dict[str, Any], first: int) -> list[Column]:
+    goals = goals_of(study)
+    rows = trials_table(state, direction_sign(study), first, goals)
     columns = _of_rows(rows, TRIAL_COLUMNS)
+    if goals:
+        columns += _of_rows(rows, {"pareto": "bool"})
+        columns += _of_rows(rows, {OBJECTIVE + goal.name: "float" for goal in goals})
     for name, kind in parameter_kinds(state).items():
         columns.append(Column(POINT + name, kind, [row[POINT + name] for row in rows]))
     return columns

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpc_hpo.fsio import write_atomic
 from hpc_hpo.journal import StudyState
+from hpc_hpo.results.fronts import goals_of
 from hpc_hpo.results.table import columns, direction_sign, printable, strict_json, trials_table
 
 
@@ -27,9 +28,10 @@ def write_csv(state: StudyState, study: dict[str, Any], path: Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    table = trials_table(state, direction_sign(study))
+    goals = goals_of(study)
+    table = trials_table(state, direction_sign(study), goals=goals)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(map(printable, columns(state)))
+    writer.writerow(map(printable, columns(state, goals)))
     writer.writerows([_cell(value) for value in row.values()] for row in table)
     write_atomic(path, text.getvalue())

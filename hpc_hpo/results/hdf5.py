@@ -12,6 +12,8 @@ float is NaN where there is none. Times are seconds since the epoch.
 /trials             one row a trial, by number: trial, rank, slices, failures, lost (int64;
                     rank 0 is none), loss, busy_s, started, ended (float64), segment, state,
                     error (text), point_json (the point, as in the JSON export)
+                    With several objectives: objective.NAME (float64) for each, and pareto (bool:
+                    on the front of its segment)
 /trials/point       one column a parameter: bool, int64, float64 or text, by its values. Where a
                     condition leaves it out: NaN or "", and a bool or int64 becomes float64.
                     Values of mixed kinds, lists and objects are JSON text, in which NaN is
@@ -52,9 +54,11 @@ from hpc_hpo.results.columns import (
     columns_of,
     parameter_values,
 )
+from hpc_hpo.results.fronts import goals_of
 from hpc_hpo.results.table import (
     POINT,
     direction_sign,
+    on_fronts,
     parameter_names,
     printable,
     ranks,
@@ -273,7 +277,7 @@ def _put_trials(
             name = column.name.removeprefix(POINT)
             whole = parameter_values(state, name)
             points.put(Column(name, column.kind, column.values), whole=whole, own_kind=True)
-        elif column.name != "rank":
+        elif column.name not in ("rank", "pareto"):
             trials.put(column)
     points.drop_others()
     for order, name in enumerate(parameter_names(state)):
@@ -281,10 +285,13 @@ def _put_trials(
     text = [strict_json(trial.point) for trial in trials_from(state, first)]
     trials.put(Column("point_json", "text", text))
     # The best so far moves all others down.
-    place = ranks(state, direction_sign(study))
-    _Table(trials.group, 0, lambda rows: None).put(
-        Column("rank", "int", [place.get(number, 0) for number in sorted(state.trials)])
-    )
+    goals, numbers = goals_of(study), sorted(state.trials)
+    place = {} if goals else ranks(state, direction_sign(study))
+    anew = _Table(trials.group, 0, lambda rows: None)
+    anew.put(Column("rank", "int", [place.get(number, 0) for number in numbers]))
+    if goals:
+        best = on_fronts(state, goals)
+        anew.put(Column("pareto", "bool", [number in best for number in numbers]))
 
 
 def _describe(file: Any, state: StudyState, study: dict[str, Any], stale: int) -> None:

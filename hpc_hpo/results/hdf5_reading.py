@@ -9,8 +9,9 @@ from typing import Any
 from hpc_hpo.errors import InputError
 from hpc_hpo.fsio import from_json
 from hpc_hpo.results.columns import METRIC, TABLES, Column
-from hpc_hpo.results.hdf5 import FORMAT, FORMAT_VERSION
-from hpc_hpo.results.table import POINT
+from hpc_hpo.results.fronts import goals_of
+from hpc_hpo.results.hdf5 import FORMAT, FORMAT_VERSION, dataset_name
+from hpc_hpo.results.table import OBJECTIVE, POINT
 
 
 def read_columns(path: Path, table: str) -> list[Column]:
@@ -33,6 +34,7 @@ def read_columns(path: Path, table: str) -> list[Column]:
                 for name, kind in TABLES[table].items()
             ]
             if table == "trials":
+                columns += _objectives(file)
                 columns += _parameters(file["trials"])
             elif table == "curves":
                 columns += _metrics(file["curves/metrics"])
@@ -60,6 +62,18 @@ def _values(dataset: Any, name: str, kind: str) -> list[Any]:
 
 def _name(dataset: Any) -> str:
     return str(dataset.attrs.get("name", dataset.name.rpartition("/")[2]))
+
+
+def _objectives(file: Any) -> list[Column]:
+    """Whether trials are on a front, and the objectives in the study's order."""
+    trials, goals = file["trials"], goals_of(json.loads(file["study"].asstr()[()]))
+    if not goals:
+        return []
+    values = [_values(trials[dataset_name(OBJECTIVE + g.name)], g.name, "float") for g in goals]
+    return [
+        Column("pareto", "bool", _cells(trials["pareto"])),
+        *(Column(OBJECTIVE + g.name, "float", v) for g, v in zip(goals, values, strict=True)),
+    ]
 
 
 def _parameters(trials: Any) -> list[Column]:

@@ -9,6 +9,7 @@ user attributes are what this package knows besides.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from hpc_hpo.fsio import write_atomic
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import SliceEnd, Trial
 from hpc_hpo.optimizers.extras import require
+from hpc_hpo.results.fronts import goals_of
 from hpc_hpo.results.table import printable, strict_json
 from hpc_hpo.space import Space
 from hpc_hpo.space.domains import Choice, Fixed
@@ -84,11 +86,19 @@ def _fill(
     optuna: Any, storage: Any, name: str, space: Space | None, trials: list[Trial],
     study: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    direction = str(study.get("direction", "minimize"))
-    made = optuna.create_study(storage=storage, study_name=printable(name), direction=direction)
+    goals = goals_of(study)
+    directions = ["maximize" if goal.sign < 0 else "minimize" for goal in goals]
+    made = optuna.create_study(
+        storage=storage, study_name=printable(name),
+        directions=directions or [str(study.get("direction", "minimize"))],
+    )  # fmt: skip
+    if goals:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is called experimental
+            made.set_metric_names([printable(goal.name) for goal in goals])
     made.set_user_attr("study", str(study.get("name", "")))
     distributions = _distributions(optuna, space, trials)
-    made.add_trials([_trial(optuna, trial, distributions) for trial in trials])
+    made.add_trials([_trial(optuna, trial, distributions, bool(goals)) for trial in trials])
 
 
 def _distributions(optuna: Any, space: Space | None, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -139,7 +149,7 @@ def _choice(value: Any) -> Any:
     return value if isinstance(value, _PLAIN) and value == value else strict_json(value)
 
 
-def _trial(optuna: Any, trial: Trial, distributions: Mapping[str, Any]) -> Any:
+def _trial(optuna: Any, trial: Trial, distributions: Mapping[str, Any], several: bool) -> Any:
     state = optuna.trial.TrialState[_STATES[trial.state.value]]
     own = {name: distributions[name] for name in trial.point}
     is_choice = optuna.distributions.CategoricalDistribution
@@ -148,13 +158,15 @@ def _trial(optuna: Any, trial: Trial, distributions: Mapping[str, Any]) -> Any:
     ends = [s.ended for s in trial.slices if s.ended is not None]
     began = min(starts, default=None)
     return optuna.trial.FrozenTrial(
-        number=trial.id, trial_id=trial.id, state=state, value=trial.loss,
+        number=trial.id, trial_id=trial.id, state=state,
+        value=None if several else trial.loss, values=trial.values if several else None,
         datetime_start=_moment(None if state.name == "WAITING" else began or 0.0),
         datetime_complete=_moment(max(ends, default=began or 0.0) if trial.final else None),
         params={n: _choice(v) if isinstance(own[n], is_choice) else v
                 for n, v in trial.point.items()},
         distributions=own, user_attrs=_attributes(trial), system_attrs={},
-        intermediate_values=_curve(trial),
+        # Optuna knows none of several objectives.
+        intermediate_values={} if several else _curve(trial),
     )  # fmt: skip
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import Trial
+from hpc_hpo.results.fronts import Goal, front_row, fronts, goals_of
 from hpc_hpo.results.table import direction_sign
 from hpc_hpo.segment_record import SegmentRecord
 from hpc_hpo.steering.loop import DONE_REASONS
@@ -28,7 +29,8 @@ class SegmentRow:
         values: what ``{segment.NAME}`` stands for.
         state: one of STATES.
         budget: trials it may run; None when there is no study file to read.
-        best: its best trial.
+        best: its best trial; of several objectives, by the first.
+        front: with several objectives, the trials that are best; see fronts.fronts.
         problem: why it failed.
     """
 
@@ -39,6 +41,8 @@ class SegmentRow:
     record: SegmentRecord
     best: Trial | None
     problem: str | None
+    front: tuple[Trial, ...] = ()
+    goals: tuple[Goal, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
@@ -54,6 +58,7 @@ class SegmentRow:
             "stopped_early": self.record.stopped_early,
             "best": best and {"trial": best.id, "loss": best.loss, "point": best.point},
             "problem": self.problem,
+            **({"front": front_row(self.front, self.goals)} if self.goals else {}),
         }
 
 
@@ -74,7 +79,13 @@ def segment_rows(state: StudyState, study: Mapping[str, Any]) -> list[SegmentRow
             known.setdefault(name, record.spec)
         elif name not in known and record.asked:
             known[name] = {}
-    return [_row(state, study, name, content) for name, content in known.items()]
+    goals = goals_of(study)
+    found = fronts(state, goals)
+    rows = [_row(state, study, name, content) for name, content in known.items()]
+    return [
+        replace(row, front=tuple(found.get(row.name, ())), goals=tuple(goals)) if goals else row
+        for row in rows
+    ]
 
 
 def _row(

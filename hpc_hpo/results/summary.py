@@ -7,6 +7,7 @@ from typing import Any
 from hpc_hpo.folder import StudyFolder, steering_alive
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import BlockRecord, SliceEnd, TrialState
+from hpc_hpo.results.fronts import front_row
 from hpc_hpo.results.limits import limits, node_seconds
 from hpc_hpo.results.segments import SegmentRow, segment_counts, segment_rows
 from hpc_hpo.results.table import direction_sign
@@ -87,7 +88,9 @@ def summary(
       nearest first; kind is trials, steps or node-hours
     - segments: counts by state, total, and problems: those that failed -> why; null in a study
       without segments
-    - best: {trial, loss, point}, or null
+    - best: {trial, loss, point}, or null; of several objectives, by the first
+    - front: with several objectives, {trials, hypervolume}: the numbers of the best trials; null in
+      a study with segments, where each has its own
     - blocks: counts by state, total, and those held now with their seconds_left; abandoned
       are those whose end nobody recorded, because their steering process died
     - slices: counts by how they ended
@@ -129,6 +132,7 @@ def summary(
             for limit in limits(state, study, trials, now, alive)
         ],
         "segments": _segments(segments) if "segments" in study else None,
+        "front": front_row(segments[0].front, segments[0].goals) if len(segments) == 1 else None,
         "best": best and {"trial": best.id, "loss": best.loss, "point": best.point},
         "blocks": _blocks(state, now, alive),
         "slices": {end.value: state.slice_ends[end.value] for end in SliceEnd},

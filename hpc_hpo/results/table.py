@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import SliceEnd, Trial, TrialState
+from hpc_hpo.results.fronts import Goal, fronts, named
 
 Row = dict[str, Any]
 
 #: In front of a parameter's name, so that one called "loss" hides no column.
 POINT = "point."
+#: ... of one of several objectives.
+OBJECTIVE = "objective."
 
 
 def direction_sign(study: dict[str, Any]) -> int:
@@ -44,7 +48,9 @@ def ranks(state: StudyState, sign: int) -> dict[int, int]:
     }
 
 
-def trials_table(state: StudyState, sign: int, first: int = 0) -> list[Row]:
+def trials_table(
+    state: StudyState, sign: int, first: int = 0, goals: Sequence[Goal] = ()
+) -> list[Row]:
     """One flat row for each trial, in order of their numbers; None where there is no value.
 
     All rows have the same keys: trial, segment, state, loss, rank (1 is the best of its segment),
@@ -53,13 +59,26 @@ def trials_table(state: StudyState, sign: int, first: int = 0) -> list[Row]:
     busy_s (worker-seconds of its slices), started and ended (seconds since the epoch; ended
     only when the trial is final), error (message of its last one).
 
+    Of several objectives there is no rank. In its place are pareto (whether it is on the front of
+    its segment) and `objective.NAME` for each.
+
     Args:
         sign: +1 when the loss is minimised, -1 when it is maximised.
         first: trials with smaller numbers are left out.
+        goals: of several objectives.
     """
     names = parameter_names(state)
-    places = ranks(state, sign)
-    return [_row(trial, names, places.get(trial.id)) for trial in trials_from(state, first)]
+    places = {} if goals else ranks(state, sign)
+    best = on_fronts(state, goals)
+    return [
+        _row(trial, names, places.get(trial.id), goals, trial.id in best)
+        for trial in trials_from(state, first)
+    ]
+
+
+def on_fronts(state: StudyState, goals: Sequence[Goal]) -> set[int]:
+    """Numbers of the trials that are on the front of their segment."""
+    return {trial.id for front in fronts(state, goals).values() for trial in front}
 
 
 def trials_from(state: StudyState, first: int) -> list[Trial]:
@@ -67,17 +86,21 @@ def trials_from(state: StudyState, first: int) -> list[Trial]:
     return [state.trials[number] for number in sorted(state.trials) if number >= first]
 
 
-def columns(state: StudyState) -> list[str]:
+def columns(state: StudyState, goals: Sequence[Goal] = ()) -> list[str]:
     """The keys of trials_table's rows, known also when there are none."""
-    return list(_row(Trial(0, {}), parameter_names(state), None))
+    return list(_row(Trial(0, {}), parameter_names(state), None, goals))
 
 
-def trial_row(trial: Trial) -> Row:
-    """The row of one trial by itself: its own parameters alone, and no rank."""
-    return _row(trial, list(trial.point), None)
+def trial_row(trial: Trial, goals: Sequence[Goal] = ()) -> Row:
+    """The row of one trial by itself: its own parameters alone, and no place among others."""
+    row = _row(trial, list(trial.point), None, goals)
+    return {key: value for key, value in row.items() if key != "pareto"}
 
 
-def _row(trial: Trial, names: list[str], rank: int | None) -> Row:
+def _row(
+    trial: Trial, names: list[str], rank: int | None, goals: Sequence[Goal] = (),
+    on_front: bool = False,
+) -> Row:  # fmt: skip
     ran = [(s.started, s.ended) for s in trial.slices if s.started is not None]
     ends = [ended for _, ended in ran if ended is not None]
     return {
@@ -86,6 +109,8 @@ def _row(trial: Trial, names: list[str], rank: int | None) -> Row:
         "state": trial.state.value,
         "loss": trial.loss,
         "rank": rank,
+        **({"pareto": on_front} if goals else {}),
+        **{OBJECTIVE + goal.name: named(trial, goals).get(goal.name) for goal in goals},
         **{POINT + name: trial.point.get(name) for name in names},
         "slices": len(trial.slices),
         "failures": trial.failures,

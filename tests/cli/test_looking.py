@@ -14,6 +14,7 @@ from hpc_hpo.cli.run import report
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import Event, read_events, replay
 from hpc_hpo.steering.outcome import Outcome
+from hpc_hpo.study import load_study
 from tests import events as ev
 from tests.cli.conftest import HISTORY, LOG_PARTS
 
@@ -277,5 +278,6 @@ def test_that_trials_which_ran_past_their_rung_are_told_of_with_what_to_do(
     told = "1 trial ran past a rung to the end: call trial.should_stop() after each"
     assert f"  rungs     {told}" in hpc_hpo("status", folder.path).output
     assert json.loads(hpc_hpo("status", folder.path, "--json").output)["overran"] == 1
-    report(Outcome("budget", replay(read_events(folder.journal))), 1, folder.path, "budget")
+    outcome = Outcome("budget", replay(read_events(folder.journal)))
+    report(outcome, load_study(folder.study), folder.path, "budget")
     assert told in capsys.readouterr().out

@@ -125,3 +125,48 @@ def test_that_two_studies_differ_in_their_own_keys_and_in_those_of_their_sites(
     lines = hpc_hpo("diff", study_file, other).output.splitlines()
     assert ["budget.trials", "3", "9"] in [line.split() for line in lines]
     assert hpc_hpo("diff", study_file, study_file).output == "no difference\n"
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """A study of two objectives, with two trials on the front."""
+    folder = StudyFolder(tmp_path / "several")
+    folder.make()
+    folder.study.write_text(
+        STUDY + "objectives: [{name: error, reference: 9}, {name: cost, reference: 9}]\n"
+    )
+    history = [ev.run()]
+    for n, values in enumerate([[1.0, 5.0], [2.0, 2.0], [3.0, 3.0]]):
+        history += [ev.asked(n, {"lr": 0.1 + n}), ev.submit(n)]
+        history.append(ev.end(n, 1, "completed", "completed", loss=values[0], values=values))
+    folder.journal.write_bytes(b"".join(map(seal, history)))
+    return folder.path
+
+
+def test_that_the_best_of_several_objectives_are_a_front(hpc_hpo: Command, several: Path) -> None:
+    lines = hpc_hpo("best", several).output.splitlines()
+    assert lines[0] == "2 trials on the front, hypervolume 53"
+    assert [line.split() for line in lines[1:]] == [
+        ["trial", "error", "cost", "lr"], ["0", "1", "5", "0.1"], ["1", "2", "2", "1.1"],
+    ]  # fmt: skip
+    found = json.loads(hpc_hpo("best", several, "--json").output)
+    assert [(one["trial"], one["objectives"]["cost"]) for one in found] == [(0, 5.0), (1, 2.0)]
+    assert "2 trials on the front, hypervolume 53" in hpc_hpo("status", several).output
+    assert "error 2.0, cost 2.0" in hpc_hpo("show", several, 1).output
+
+
+def test_that_a_script_names_the_trial_of_the_front_that_it_means(
+    hpc_hpo: Command, several: Path
+) -> None:
+    refused = hpc_hpo("best", several, "--params")
+    assert refused.exit_code == 2
+    assert "several trials are best" in refused.output and "valid: 0, 1" in refused.output
+    assert json.loads(hpc_hpo("best", several, "--params", "--trial", 1).output) == {"lr": 1.1}
+    assert "not on the front" in hpc_hpo("best", several, "--params", "--trial", 2).output
+
+
+def test_that_one_loss_has_one_best_trial(hpc_hpo: Command, folder: StudyFolder) -> None:
+    assert "the study has one loss" in hpc_hpo("best", folder.path, "--trial", 0).output
+    assert [one["trial"] for one in json.loads(hpc_hpo("best", folder.path, "--json").output)] == [
+        0
+    ]
