@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hpc_hpo.errors import InputError, JournalCorrupt
 from hpc_hpo.fsio import unseal
-from hpc_hpo.journal import StudyState
+from hpc_hpo.journal import Event, StudyState
 from hpc_hpo.journal_file import lean
 
 #: Bytes read in one call of `read`, so that a long journal does not keep its reader from drawing.
@@ -29,14 +29,20 @@ class JournalFollower:
     Args:
         path: journal.jsonl; it need not exist yet.
         now: time in seconds.
+        heard: called with each record, once it is part of the state.
 
     Attributes:
         state: as of the records read so far; a new object when the journal was replaced.
         share: how much of the journal has been read, 0 to 1.
     """
 
-    def __init__(self, path: Path, now: Callable[[], float]) -> None:
-        self._path, self._now = path, now
+    def __init__(
+        self,
+        path: Path,
+        now: Callable[[], float],
+        heard: Callable[[Event], object] = lambda event: None,
+    ) -> None:
+        self._path, self._now, self._heard = path, now, heard
         self._begin()
 
     def _begin(self) -> None:
@@ -87,6 +93,7 @@ class JournalFollower:
                 break
             self._damaged_since = None
             self.state.apply(lean(record))
+            self._heard(record)
             self._offset += len(line) + 1
         self.share = min(1.0, self._offset / facts.st_size)
         return self._offset > begun

@@ -53,6 +53,7 @@ from hpc_hpo.steering.task import task_of
 from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.steering.verdict import reached
 from hpc_hpo.study import Change, Study, check_payload, compare, load_study
+from hpc_hpo.tracking import check_tracking, tracking
 from hpc_hpo.version import __version__
 
 #: The folder to which the frozen study's relative paths belong.
@@ -98,6 +99,7 @@ def check(study: Study, site: Site, *, segments: bool = True) -> list[InputError
         *check_queue(study, site),
         *check_payload(study, site),
         *check_inputs(study, segments=segments),
+        *check_tracking(study),
     ]
     return problems or list(check_optimizers(study))
 
@@ -257,6 +259,7 @@ class SteeringRun:
         clock: Clock | None = None,
         stop: Callable[[], str] = lambda: "",
         observe: Callable[[StudyState, Capacity], None] = lambda state, capacity: None,
+        say: Callable[[str], object] = lambda text: None,
         inside: str | None = None,
     ) -> Outcome:
         """Run the loop to its end.
@@ -265,6 +268,7 @@ class SteeringRun:
             pilot: in place of the site's own, whose blocks are jobs of their own.
             clock: replaces the real one in tests.
             stop: as of Steering; ``hpc-hpo stop`` is heeded besides.
+            say: tells people a line about what goes on beside the loop.
             inside: the batch job that this process and its blocks are part of.
         """
         clock = clock or SystemClock()
@@ -296,6 +300,8 @@ class SteeringRun:
                 next_sign = clock.now() + HOLDER_EVERY_S
                 self._lock.refresh()
             reports.observe(state)
+            if tracker is not None:
+                tracker.observe()
             observe(state, capacity)
 
         opening = self.opening
@@ -306,14 +312,18 @@ class SteeringRun:
             self.journal, searches, pilot, clock, inherited=inherited, stop=heed, observe=watch,
             newest_checkpoint=newest_checkpoint_in(self.folder), segment=opening.info,
         )  # fmt: skip
-        reason = steering.finished()
-        if not reason:
-            pilot.start(run)
-            reason = steering.run()
-            for late in inheritance.late_outcomes():
-                steering.refuse(late)
-        reports.finish(self.state, done=reason in DONE_REASONS)
-        return Outcome(reason, self.state, searches.without_result())
+        with tracking(self.study, self.folder, clock.now, say) as tracker:
+            reason = steering.finished()
+            if not reason:
+                pilot.start(run)
+                reason = steering.run()
+                for late in inheritance.late_outcomes():
+                    steering.refuse(late)
+            self.journal.flush()
+            done = reason in DONE_REASONS
+            shown = "" if tracker is None else tracker.finish(done=done)
+            reports.finish(self.state, done=done)
+        return Outcome(reason, self.state, searches.without_result(), shown)
 
     def done(self) -> bool:
         """Whether the journal shows a limit of the study reached, so that nothing would run."""

@@ -32,7 +32,7 @@ ROOMS: dict[int, list[set[str]]] = {
     ],
     2: [{"study", "site", "journal", "journal_file", "following", "folder"}],
     3: [{"optimizers"}, {"prestage"}, {"preflight"}, {"pilot"}, {"worker"}],
-    4: [{"steering", "segments", "fidelity"}],
+    4: [{"steering", "segments", "fidelity"}, {"tracking"}],
     5: [
         {"launch", "plan", "workload", "rehearsal", "steerer"},
         {"results"},

@@ -12,7 +12,7 @@ from hpc_hpo.cli.common import open_study, path_argument
 from hpc_hpo.errors import InputError
 from hpc_hpo.results.export import FORMATS
 from hpc_hpo.results.view import StudyView
-from hpc_hpo.study.stores import read_store
+from hpc_hpo.study.stores import STORE, Store, read_store
 
 #: Not a file that is replaced, but a store that is added to.
 MLFLOW = "mlflow"
@@ -34,16 +34,18 @@ _SHOWN = 10
     "--output",
     metavar="FILE",
     help="The file; - is standard output. Default: results.<suffix> in the study's folder. "
-    "For mlflow: a folder, sqlite:///FILE or file:FOLDER. Default: mlflow in the study's folder.",
+    "For mlflow: a folder, sqlite:///FILE or file:FOLDER. Default: that of the study's key "
+    "tracking, or mlflow in its folder.",
 )
-def export(path: Path, name: str, output: str | None) -> None:
+@click.option("--follow", is_flag=True, hidden=True, help="mlflow: until standard input ends.")
+def export(path: Path, name: str, output: str | None, follow: bool) -> None:
     """Write the results as CSV, JSON, HDF5, Parquet, for Optuna or for MLflow.
 
     PATH is the study's folder or its study.yaml (default: here).
     """
     view = open_study(path)
     if name == MLFLOW:
-        _to_mlflow(view, output)
+        _to_mlflow(view, output, follow)
         return
     chosen = FORMATS[name]
     if output == "-":
@@ -62,14 +64,19 @@ def export(path: Path, name: str, output: str | None) -> None:
     click.echo(f"{len(view.state.trials)} trials written to {target}")
 
 
-def _to_mlflow(view: StudyView, output: str | None) -> None:
+def _to_mlflow(view: StudyView, output: str | None, until_the_end: bool) -> None:
     from hpc_hpo.results.mlflow.export import MlflowExport
 
     if not view.folder.exists:
         raise InputError("the study has never been run", file=str(view.folder.path))
     if output == "-":
         raise InputError("a store of MLflow is no text", key="-o", found="-", valid="a folder")
-    store = read_store(output or str(view.folder.path / "mlflow"), Path.cwd(), "-o")
+    store = _store_of(view, output)
+    if until_the_end:
+        from hpc_hpo.results.mlflow.live import follow
+
+        follow(view, store)
+        return
     count = len(view.state.trials)
     with click.progressbar(length=count, label="trials", file=sys.stderr) as bar:
         found = MlflowExport(view, store).write(progress=bar.update)
@@ -83,3 +90,14 @@ def _to_mlflow(view: StudyView, output: str | None) -> None:
         click.echo(f"skipped: {line}", err=True)
     if len(found.skipped) > _SHOWN:
         click.echo(f"skipped: {len(found.skipped) - _SHOWN} more", err=True)
+
+
+def _store_of(view: StudyView, output: str | None) -> Store:
+    """The one that was named, else the one that the study is shown in while it runs."""
+    if output is None and view.study.get("tracking"):
+        from hpc_hpo.launch import load_frozen
+
+        frozen = load_frozen(view.folder)
+        assert frozen.tracking is not None, "it is the same study"
+        return frozen.tracking.store(frozen.folder, view.folder.path)
+    return read_store(output or str(view.folder.path / STORE), Path.cwd(), "-o")

@@ -120,8 +120,9 @@ def _steer(
     )
     source = allocation_blocks(run.planned, run.site, start, end)
     outcome = run.steer(
-        pilot=ParslPilot(run.folder, source), stop=wishes.wish, observe=view.update, inside=number
-    )
+        pilot=ParslPilot(run.folder, source), stop=wishes.wish, observe=view.update,
+        say=view.say, inside=number,
+    )  # fmt: skip
     return outcome, wishes.first if outcome.reason in ("stop", "now") else outcome.reason
 
 

@@ -135,7 +135,7 @@ def run(
         watch = CpuWatch(site.cpu_limit, SystemClock(), view.say)
         wishes = Wishes({"stop": interrupts.wish, "cpu": watch.wish})
         try:
-            outcome = steering.steer(stop=wishes.wish, observe=view.update)
+            outcome = steering.steer(stop=wishes.wish, observe=view.update, say=view.say)
         finally:
             view.close()
         near_limit = wishes.first == "cpu" and outcome.reason == "stop"
@@ -185,6 +185,8 @@ def report(outcome: Outcome, study: Study, folder: Path, reason: str) -> None:
         where = f" of segment {best.segment}" if best.segment is not None else ""
         rows.insert(0, ("best", f"loss {value_text(best.loss)}, trial {best.id}{where}"))
         rows.insert(1, ("", point_text(best.point)))
+    if outcome.shown:
+        rows.append(("mlflow", outcome.shown))
     lacking = [(name, why) for name, why in outcome.without_result.items() if name is not None]
     rows += [("no result", f"segment {name}: {why}") for name, why in lacking[:SHOWN]]
     if len(lacking) > SHOWN:

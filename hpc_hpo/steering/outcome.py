@@ -15,11 +15,13 @@ class Outcome:
 
     Attributes:
         without_result: segments that were to have a best point and have none -> why.
+        shown: how it went to show the runs elsewhere, for people; "" where nobody asked for it.
     """
 
     reason: str
     state: StudyState
     without_result: dict[str | None, str] = field(default_factory=dict)
+    shown: str = ""
 
     @property
     def exit_code(self) -> int:

@@ -19,6 +19,7 @@ HARMLESS = frozenset(
         "queue",
         "network",
         "checkpoint",
+        "tracking",
         "trial.cores_per_rank",
         "trial.gpus_per_rank",
         "trial.ranks_per_node",

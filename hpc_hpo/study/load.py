@@ -31,6 +31,7 @@ from hpc_hpo.study.sections import (
 from hpc_hpo.study.segment_reading import read_segments
 from hpc_hpo.study.segment_set import Segments, Shared
 from hpc_hpo.study.start import StartSource, read_start
+from hpc_hpo.study.stores import TrackingKey
 from hpc_hpo.study.submission import is_submission, load_submission
 from hpc_hpo.study.written import (
     OBJECTIVE_FORMS,
@@ -87,6 +88,7 @@ class Study(Model):
     )
     queue: str | None = Field(None, min_length=1, description="one of the site's queues")
     blocks: Blocks = Field(Blocks(), description="the batch jobs that hold the workers, or auto")
+    tracking: TrackingKey = Field(None, description="who is shown the runs: mlflow")
     segments_spec: Any = Field(
         None, alias="segments", description="models with data and a search of their own"
     )

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import unquote
 
+from pydantic import BeforeValidator, Field, field_validator
+
 from hpc_hpo.errors import InputError
+from hpc_hpo.schema import Model, refuse
 
 #: Names that a database's file has; other paths are folders.
 DATABASES = (".db", ".sqlite", ".sqlite3")
 #: Of the database in a folder.
 DATABASE = "mlflow.db"
+#: The folder for it within a study's, unless another is named.
+STORE = "mlflow"
 VALID = "a folder, sqlite:///FILE, or file:FOLDER for MLflow's older store of plain files"
 
 
@@ -90,3 +96,43 @@ def read_store(text: str, base: Path, key: str) -> Store:
 def is_file_store(folder: Path) -> bool:
     """Whether the folder holds MLflow's store of files: experiments, each with its meta.yaml."""
     return not (folder / DATABASE).exists() and any(folder.glob("*/meta.yaml"))
+
+
+class Tracking(Model):
+    """Who is shown a study's runs while it goes on."""
+
+    mlflow: str | None = Field(None, description=f"MLflow's store: {VALID}")
+
+    @field_validator("mlflow")
+    @classmethod
+    def _is_a_store(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                read_store(value, Path.cwd(), "")
+            except InputError as error:
+                raise refuse(error.problem, VALID) from None
+        return value
+
+    def store(self, base: Path, folder: Path) -> Store:
+        """The store that is meant.
+
+        Args:
+            base: where relative paths begin: the folder of the study's file.
+            folder: of the study, in which it is unless another is named.
+        """
+        return read_store(self.mlflow or str(folder / STORE), base, "tracking.mlflow")
+
+
+def _as_mapping(value: Any) -> Any:
+    """Both forms of the key as one: the word, or a mapping with the store in it."""
+    if isinstance(value, str):
+        if value != "mlflow":
+            raise refuse(
+                "nothing of that name", "mlflow, or as in {mlflow: sqlite:////data/runs.db}"
+            )
+        return {"mlflow": None}
+    return value
+
+
+#: The key `tracking` of a study.
+TrackingKey = Annotated[Tracking | None, BeforeValidator(_as_mapping)]

@@ -153,7 +153,9 @@ class RunStore:
         if found is None:
             home = self._store.artifacts
             place = None if home is None else (home / self._title).as_uri()
-            return str(self._client.create_experiment(self._title, artifact_location=place))
+            # MLflow's pages then begin with the table of runs, not with the traces of a chat.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self._client.create_experiment(self._title, place, kind))
         if found.lifecycle_stage != "active":
             raise InputError(
                 f"its experiment {self._title!r} was deleted in MLflow",
