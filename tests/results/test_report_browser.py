@@ -242,6 +242,9 @@ def test_that_nothing_sticks_out_of_a_narrow_window(
 def test_that_the_page_prints(browser: Any, small: Path) -> None:
     opened = Opened(browser, small)
     assert len(opened.page.pdf()) > 50_000
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    heights = "[...document.querySelectorAll('.plot')].map(p => p.offsetHeight)"
+    assert max(opened.page.evaluate(heights)) <= 820, "no plot is on two sheets"
     assert opened.complaints == []
     opened.context.close()
 
@@ -306,6 +309,17 @@ def test_that_the_page_s_policy_stops_a_script_that_is_not_its_own(
     opened = Opened(browser, tmp_path / "changed.html")
     assert opened.page.evaluate("window.hit") is None
     assert any("Content Security Policy" in text for text in opened.complaints)
+    opened.context.close()
+
+
+def test_that_failures_show_the_ends_of_their_logs(browser: Any, small: Path) -> None:
+    opened = Opened(browser, small)
+    groups = opened.page.locator("#failures details")
+    for group in groups.all():
+        group.locator("summary").click()
+    logs = opened.page.locator("#failures pre").all_inner_texts()
+    assert any("RuntimeError: CUDA" in text for text in logs)
+    assert "[object" not in opened.page.locator("body").inner_text()
     opened.context.close()
 
 

@@ -2,6 +2,8 @@
 const plots = new Map();
 const narrow = () => root.clientWidth < 640;
 let printing = false;
+// The height of a sheet in pixels, less a heading: a plot is never on two.
+const SHEET = 820;
 
 function figure(id, label, caption, make) {
   const holder = el("div", { class: "plot", id, role: "img", "aria-label": label });
@@ -44,7 +46,7 @@ function draw(id) {
   if (holder.querySelector(".empty")) holder.replaceChildren();
   const config = { ...CONFIG, displayModeBar: narrow() || printing ? false : "hover", ...(made.config || {}) };
   const options = layout(made.layout || {});
-  if (printing) options.width = 660;
+  if (printing) Object.assign(options, { width: 660, height: Math.min(options.height, SHEET) });
   Plotly.react(holder, made.data, options, config);
   if (made.after) made.after(holder);
 }
