@@ -90,8 +90,8 @@ class _Progress:
 @click.option("--steps", type=click.IntRange(1),
               help="Of a trial, where it can pause; default: fidelity.max or 20.")  # fmt: skip
 @click.option("--checkpoints/--no-checkpoints", default=None, help="Whether trials have them.")
-@click.option("--checkpoint-time", default="5s", show_default=True, callback=_seconds,
-              help="To write one.")  # fmt: skip
+@click.option("--checkpoint-time", callback=_seconds,
+              help="To write one; default: 5s, less where trials are short.")  # fmt: skip
 @click.option("--fail", type=click.FloatRange(0, 0.99), default=0.0, show_default=True,
               help="Probability that a slice fails by its own error.")  # fmt: skip
 @click.option("--queue-wait", default="1h", show_default=True, callback=_draw,

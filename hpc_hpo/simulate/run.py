@@ -49,6 +49,9 @@ from hpc_hpo.version import __version__
 from hpc_hpo.worker.margin import interval
 from hpc_hpo.workload import is_resumable
 
+#: To write a checkpoint, in seconds, and its largest share of the time between two and of a trial:
+#: who checkpoints every other second has small ones.
+CHECKPOINT_S, CHECKPOINT_SHARE = 5.0, 0.02
 #: Of a trial, where nothing says how many it has.
 STEPS = 20
 HOUR, MINUTE = Draw("constant", (3600.0,)), Draw("constant", (60.0,))
@@ -61,6 +64,7 @@ class Assumptions:
     Attributes:
         trial_time: of a trial; see trials.Trials for this and the next ones.
         steps: None = fidelity.max where trials may be stopped early, else STEPS.
+        checkpoint_s: None = CHECKPOINT_S, or less: see checkpoint_time.
         resumable: None = as the study's kind of objective lets one expect.
         start_up, queue_wait, mtbf_s, dispatch_s, submit_cpu_s: see site.Conditions.
         preempted: how long a job runs from when it may be preempted until it is; None = for ever.
@@ -77,7 +81,7 @@ class Assumptions:
     trial_time: Draw
     steps: int | None = None
     resumable: bool | None = None
-    checkpoint_s: float = 5.0
+    checkpoint_s: float | None = None
     fails: float = 0.0
     queue_wait: Draw = HOUR
     start_up: Draw = MINUTE
@@ -206,6 +210,14 @@ def _place(study: Study, keep: Path | None) -> Iterator[StudyFolder]:
     yield folder
 
 
+def checkpoint_time(study: Study, given: Assumptions) -> float:
+    """Seconds that a checkpoint takes."""
+    if given.checkpoint_s is not None:
+        return given.checkpoint_s
+    known = [time for time in (study.checkpoint.every, given.trial_time.mean) if time is not None]
+    return min(CHECKPOINT_S, CHECKPOINT_SHARE * min(known))
+
+
 def steps_of(study: Study, given: int | None) -> int:
     """Steps of a trial.
 
@@ -277,10 +289,11 @@ def simulate(
     if given.trials is not None and study.segments.named:
         raise InputError("the study's segments have budgets of their own", key="--trials")
     shapes, resumable = Shapes(study, site), given.resumable
+    checkpoint_s = checkpoint_time(study, given)
     trials = Trials(
         given.trial_time, steps_of(study, given.steps),
         is_resumable(study) if resumable is None else resumable,
-        given.checkpoint_s, interval(study.checkpoint.every, given.checkpoint_s),
+        checkpoint_s, interval(study.checkpoint.every, checkpoint_s),
         given.fails, given.seed,
         _objectives(study, given.objective or smooth(study, given.seed)),
         study.fidelity.metric if study.fidelity is not None

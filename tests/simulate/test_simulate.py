@@ -241,3 +241,10 @@ def test_that_no_more_jobs_run_than_the_queue_lets_run(tmp_path: Path) -> None:
             sum(a <= start < (b or start) for a, b in spans) for start, _ in spans
         )
     assert most["narrow"] == 2 < most["summit"]
+
+
+def test_that_a_study_of_frequent_checkpoints_is_taken_to_have_short_ones(tmp_path: Path) -> None:
+    found = run(tmp_path, text=STUDY + "checkpoint: {every: 10s}\n", trials=100)
+    assert 0.0 < found.parts["checkpoints"] < 0.05 * found.parts["trials"]
+    slow = run(tmp_path, text=STUDY + "checkpoint: {every: 10s}\n", trials=100, checkpoint_s=5.0)
+    assert slow.parts["checkpoints"] > 0.4 * slow.parts["trials"]
