@@ -60,7 +60,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-extras: $(VENV)/.installed-extras
+extras: $(VENV)/.installed-extras $(VENV)/mlflow/.installed
 
 clean:
 	rm -rf "$(VENV)" build dist hpc_hpo.egg-info $(JOB)/data $(ATLAS)/data/demo
@@ -83,6 +83,13 @@ $(VENV)/.installed-test: $(VENV)/.made setup.cfg pyproject.toml
 
 $(VENV)/.installed-torch: $(VENV)/.made setup.cfg pyproject.toml
 	$(PIP) install --quiet --editable '.[torch]'
+	@touch $@
+
+# MLflow's pages need the whole of it, which brings an older pyarrow: in an environment of its own.
+$(VENV)/mlflow/.installed: $(VENV)/.installed-extras
+	$(PYTHON) -m venv "$(VENV)/mlflow"
+	$(VENV)/mlflow/bin/python -m pip --disable-pip-version-check install --quiet \
+	    "mlflow==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("mlflow-skinny"))')"
 	@touch $@
 
 $(VENV)/.installed-extras: $(VENV)/.installed-torch

@@ -1,6 +1,6 @@
 """A study into a store of MLflow: in batches, beside value by value.
 
-    python benchmarks/mlflow_export.py [--trials 500 5000] [--naive 100] [--json FILE]
+    python benchmarks/mlflow_export.py [--trials 500 5000] [--naive 20] [--ways sqlite naive]
 
 The studies are simulated (see simulated.py). Measured, each in a process of its own and from a
 replayed journal on: the export into a new database, the same again (nothing is new), and into a
@@ -78,7 +78,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, nargs="+", default=[500, 5000])
     parser.add_argument("--reports", type=int, default=12, help="of a whole trial")
-    parser.add_argument("--naive", type=int, default=100, help="trials of the naive way")
+    parser.add_argument("--naive", type=int, default=20, help="trials of the naive way")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--json")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
@@ -91,8 +92,8 @@ def main() -> None:
     for trials in options.trials:
         with tempfile.TemporaryDirectory() as scratch:
             steps = options.reports
-            write_study(Path(scratch), Shape(trials, steps=steps, rungs=(max(1, steps // 3),)))
-            for way in WAYS:
+            write_study(Path(scratch), Shape(trials, steps=steps, rung=max(1, steps // 4)))
+            for way in options.ways:
                 command = [sys.executable, __file__, "--folder", scratch, "--way", way]
                 command += ["--naive", str(min(options.naive, trials))]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE)

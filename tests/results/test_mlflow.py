@@ -58,15 +58,20 @@ def history() -> list[Event]:
     ]  # fmt: skip
 
 
-@pytest.fixture
-def mlflow(monkeypatch: pytest.MonkeyPatch) -> Any:
+def mlflow_module() -> Any:
     """MLflow, demanded in CI."""
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     if os.environ.get("HPC_HPO_NEEDS_MLFLOW"):
         importlib.import_module("alembic")
         return importlib.import_module("mlflow")
     pytest.importorskip("alembic")
     return pytest.importorskip("mlflow")
+
+
+@pytest.fixture
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same, for tests that use it."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    return mlflow_module()
 
 
 def study(folder: Path, events: list[Event]) -> StudyView:
