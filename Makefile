@@ -93,7 +93,7 @@ $(VENV)/mlflow/.installed: $(VENV)/.installed-extras
 	@touch $@
 
 $(VENV)/.installed-extras: $(VENV)/.installed-torch
-	$(PIP) install --quiet --editable '.[test,torch,optuna,nevergrad,zstd,pandas,parquet,mlflow]'
+	$(PIP) install --quiet --editable '.[test,torch,optuna,dashboard,nevergrad,zstd,pandas,parquet,mlflow]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made setup.cfg pyproject.toml

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
+import threading
+import urllib.request
 from pathlib import Path
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 
@@ -14,6 +18,14 @@ from hpc_hpo.errors import InputError
 from hpc_hpo.journal import Event, StudyState, replay
 from hpc_hpo.results.optuna_file import MOST_REPORTS, write_optuna
 from tests import events as ev
+
+
+class Silent(WSGIRequestHandler):
+    """A server's handler that tells nothing of its requests."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Nothing."""
+
 
 STUDY = {
     "name": "digits",
@@ -114,6 +126,48 @@ def test_that_optuna_s_importance_and_plots_work_with_it(optuna: Any, tmp_path: 
     found = optuna.importance.get_param_importances(study)
     assert set(found) >= {"lr", "layers", "act", "drop"}
     assert sum(found.values()) == pytest.approx(1.0)
+    empty = [
+        name
+        for name in (
+            "optimization_history", "param_importances", "parallel_coordinate", "slice",
+            "contour", "intermediate_values", "edf", "timeline",
+        )
+        if not getattr(optuna.visualization, f"plot_{name}")(study).data
+    ]  # fmt: skip
+    assert not empty
+
+
+@pytest.mark.slow
+def test_that_optuna_dashboard_serves_the_storage(optuna: Any, tmp_path: Path) -> None:
+    dashboard = pytest.importorskip("optuna_dashboard")
+    file = tmp_path / "s.db"
+    write_optuna(replay(history()), STUDY, file)
+    server = make_server("127.0.0.1", 0, dashboard.wsgi(f"sqlite:///{file}"), handler_class=Silent)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def get(path: str) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{path}") as answer:
+            found: bytes = answer.read()
+        return found
+
+    try:
+        assert b"Optuna Dashboard" in get("/dashboard/")
+        (study,) = json.loads(get("/api/studies"))["study_summaries"]
+        assert study["study_name"] == "digits"
+        found = json.loads(get(f"/api/studies/{study['study_id']}"))
+        states = [trial["state"] for trial in found["trials"]]
+        assert {state: states.count(state) for state in states} == {
+            "Complete": 24, "Waiting": 1, "Running": 2, "Fail": 1,
+        }  # fmt: skip
+        assert found["best_trials"][0]["number"] == load(optuna, file).best_trial.number
+        assert len(found["trials"][27]["intermediate_values"]) == MOST_REPORTS
+        importance = json.loads(get(f"/api/studies/{study['study_id']}/param_importances"))
+        assert {p["name"] for p in importance["param_importances"][0]} >= {"lr", "layers"}
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_that_each_segment_is_a_study(optuna: Any, tmp_path: Path) -> None:
