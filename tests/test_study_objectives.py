@@ -64,6 +64,7 @@ def test_that_a_frozen_study_is_the_study_again(tmp_path: Path, text: str) -> No
         (TWO + "direction: maximize", ":6: direction: the first objective says minimize"),
         (TWO + "fidelity: {policy: asha, max: 9}", "fidelity: trials are stopped early by one"),
         (TWO + "segments: {policy: best-gain, list: [{name: s}]}", "segments.policy: it compares"),
+        (TWO + "segments: {transfer: true, list: [{name: s}]}", "segments.transfer: it compares"),
         (
             TWO + "segments: {list: [{name: s, budget: {target_loss: 1}}]}",
             "segments.list[0].budget.target_loss: several objectives have no one target",
@@ -76,6 +77,11 @@ def test_that_what_cannot_go_with_objectives_is_named(
     with pytest.raises(InputError) as error:
         study(tmp_path, PYTHON + text)
     assert message in str(error.value)
+
+
+def test_that_segments_without_transfer_may_have_objectives(tmp_path: Path) -> None:
+    segments = "segments: {policy: fair, transfer: false, list: [{name: s}]}\n"
+    assert list(study(tmp_path, PYTHON + TWO + segments).segments) == ["s"]
 
 
 def test_that_what_a_command_s_objectives_lack_is_named(tmp_path: Path) -> None:

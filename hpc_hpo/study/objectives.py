@@ -118,7 +118,7 @@ def check_objectives(study: Any, doc: Document) -> Iterator[InputError]:
     if isinstance(section, Mapping):
         for name, value in (("policy", "best-gain"), ("transfer", None)):
             found = section.get(name)
-            if found is not None and (value is None or found == value):
+            if found and (value is None or found == value):
                 yield doc.problem(
                     f"segments.{name}", "it compares one loss, and there are several objectives",
                     found=found, valid="policy: fair, without transfer",

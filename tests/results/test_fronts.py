@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import Event, StudyState, replay
 from hpc_hpo.model import Trial, TrialState
 from hpc_hpo.results.columns import columns_of
@@ -20,6 +21,7 @@ from hpc_hpo.results.fronts import Front, front_of, fronts, goals_of, volume
 from hpc_hpo.results.hdf5 import write_hdf5
 from hpc_hpo.results.hdf5_reading import read_columns
 from hpc_hpo.results.json_file import write_json
+from hpc_hpo.results.mlflow.records import trial_record
 from hpc_hpo.results.optuna_file import write_optuna
 from hpc_hpo.results.segments import segment_rows
 from hpc_hpo.results.table import columns, trials_table
@@ -142,6 +144,12 @@ def test_that_optuna_finds_the_same_front(state: StudyState, tmp_path: Path) -> 
     assert {t.user_attrs["trial"] for t in study.best_trials} == {1, 3, 4, 6}
     assert [t.state.name for t in study.trials[7:]] == ["FAIL", "WAITING"]
     assert study.trials[3].values == [2.0, 2.0]
+
+
+def test_that_mlflow_has_a_metric_for_each(state: StudyState, tmp_path: Path) -> None:
+    record = trial_record(state.trials[3], StudyFolder(tmp_path), ev.START, GOALS)
+    found = {m.key: m.value for m in record.metrics}
+    assert (found["loss"], found["objective.error"], found["objective.a/b"]) == (2.0, 2.0, 2.0)
 
 
 def test_that_each_segment_has_its_own_front() -> None:

@@ -291,3 +291,27 @@ def test_that_a_story_of_any_kind_has_a_page(simulated: Material) -> None:
     steps = found["groups"][0]["best"]["steps"]
     assert steps[-1]["trial"] == found["groups"][0]["best"]["trial"]
     assert found["timeline"]["slice_count"] == sum(simulated.state.slice_ends.values())
+
+
+def test_that_several_objectives_have_a_front_and_a_history_each() -> None:
+    study = {"objectives": [{"name": "error", "reference": 9},
+                            {"name": "gain", "direction": "maximize", "reference": 0}]}  # fmt: skip
+    events = [ev.run()]
+    for n, values in enumerate([[3.0, 1.0], [2.0, 2.0], [4.0, 5.0], [5.0, 5.0]]):
+        *begun, ended = done(n, values[0], ev.START + 60.0 * (n + 1))
+        events += [*begun, {**ended, "values": values}]
+    found = content(material(*events, study=study))
+    assert [goal["maximise"] for goal in found["goals"]] == [False, True]
+    (group,) = found["groups"]
+    assert group["front"]["trial"] == [1, 2]
+    assert group["front"]["values"] == [[2.0, 4.0], [2.0, 5.0]]
+    assert group["front"]["others"] == {"trial": [0, 3], "values": [[3.0, 5.0], [1.0, 5.0]]}
+    assert group["front"]["hypervolume"] == 2 * 2 + 5 * 5
+    assert [h["best"]["trial"] for h in group["histories"]] == [[0, 1], [0, 1, 2]]
+    assert found["facts"]["front"]["trials"] == [1, 2]
+
+
+def test_that_a_study_of_one_loss_has_no_front() -> None:
+    found = content(material(ev.run(), *done(0, 0.5, ev.START + 20)))
+    assert found["goals"] == []
+    assert (found["groups"][0]["front"], found["groups"][0]["histories"]) == (None, None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpc_hpo.model import Trial
+from hpc_hpo.results.fronts import goals_of
 from hpc_hpo.results.mlflow.payload import merge, payload_runs, products_of
 from hpc_hpo.results.mlflow.records import OWN, study_record, trial_record, value_text
 from hpc_hpo.results.mlflow.store import STUDY, Refused, RunStore, began_of
@@ -40,7 +41,7 @@ class MlflowExport:
     """
 
     def __init__(self, view: StudyView, store: Store) -> None:
-        self._view = view
+        self._view, self._goals = view, goals_of(view.study)
         title = printable(str(view.study.get("name", "study")))
         self._runs = RunStore(store, title, began_of(view.state.began, view.study))
 
@@ -72,7 +73,8 @@ class MlflowExport:
 
     def _write_trial(self, trial: Trial, since: float, found: Summary) -> None:
         """A trial's run with what its payload's own run holds, or with several nested in it."""
-        key, record = (str(trial.id), ""), trial_record(trial, self._view.folder, since)
+        key = str(trial.id), ""
+        record = trial_record(trial, self._view.folder, since, self._goals)
         left = products_of(self._view.study, self._view.folder, trial.id) if trial.final else {}
         names = self._view.study.get("evaluation") or {}
         record.files |= {Path(names[kind]).name: path for kind, path in left.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import SliceRecord, Trial, TrialState
 from hpc_hpo.results.columns import TRIAL_COLUMNS
+from hpc_hpo.results.fronts import Goal
 from hpc_hpo.results.table import POINT, direction_sign, printable, strict_json, trial_row
 from hpc_hpo.steering.loop import DONE_REASONS
 
@@ -118,7 +119,9 @@ def milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
 
 
-def trial_record(trial: Trial, folder: StudyFolder, since: float) -> Record:
+def trial_record(
+    trial: Trial, folder: StudyFolder, since: float, goals: Sequence[Goal] = ()
+) -> Record:
     """What is known of a trial.
 
     It began with its first slice, as far as that is known yet; else when that was submitted; else
@@ -129,7 +132,7 @@ def trial_record(trial: Trial, folder: StudyFolder, since: float) -> Record:
     row, and where it ran. Reports have no times of their own in the journal: those of a slice are
     spread over it.
     """
-    row = trial_row(trial)
+    row = trial_row(trial, goals)
     starts = [s.started for s in trial.slices if s.started is not None]
     began = [*starts, *(s.submitted for s in trial.slices), since][0]
     ended = milliseconds(began if trial.final and row["ended"] is None else row["ended"])

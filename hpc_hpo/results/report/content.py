@@ -9,6 +9,7 @@ from hpc_hpo.model import SliceRecord, Trial
 from hpc_hpo.prestage.manifest import load_manifest
 from hpc_hpo.results.report.curves import LEAST_CURVES, MOST_CURVES, curves, metrics
 from hpc_hpo.results.report.failures import failures
+from hpc_hpo.results.report.front import front, goal_data, histories
 from hpc_hpo.results.report.history import history
 from hpc_hpo.results.report.importance import (
     METHOD,
@@ -50,6 +51,7 @@ def content(material: Material) -> dict[str, Any]:
         "node_hours": float(material.node_hours_at(_times(material.until))[0]),
         "axes": axis_data(known),
         "metrics": names,
+        "goals": goal_data(material),
         "method": METHOD,
         "groups": [_group(material, group, known, names, len(groups)) for group in groups],
         "group_count": len(material.groups),
@@ -75,7 +77,9 @@ def _group(
     return {
         "name": group.name,
         "best": best(material, group),
+        "front": front(material, group, of),
         "history": history(material, group, max(LEAST_POINTS, MOST_POINTS // of)),
+        "histories": histories(material, group, max(LEAST_POINTS, MOST_POINTS // of)),
         "points": columns(group, known, material.sign, max(LEAST_POINTS, MOST_POINTS // of)),
         "importance": found,
         "contours": contours(group, known, material.sign, important, pairs_within(of)),

@@ -15,8 +15,13 @@ STRETCHES = 150
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def history(material: Material, group: Group, most_dots: int = MOST_DOTS) -> dict[str, Any]:
+def history(
+    material: Material, group: Group, most_dots: int = MOST_DOTS, sign: int | None = None
+) -> dict[str, Any]:
     """The history of one segment.
+
+    Args:
+        sign: -1 when the group's losses are maximised; None: as the study's are.
 
     Returns:
         best: each improvement: trial, loss, and where it lies on the three axes: n (trials that
@@ -28,7 +33,8 @@ def history(material: Material, group: Group, most_dots: int = MOST_DOTS) -> dic
     n = np.arange(1, count + 1)
     hours = (group.ends - material.begin) / 3600
     node_hours = material.node_hours_at(group.ends)
-    best_so_far = np.minimum.accumulate(material.sign * group.losses) if count else np.empty(0)
+    signed = (material.sign if sign is None else sign) * group.losses
+    best_so_far = np.minimum.accumulate(signed) if count else np.empty(0)
     steps = np.flatnonzero(np.diff(best_so_far, prepend=np.inf) < 0)
 
     def columns(at: np.ndarray) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from hpc_hpo.version import __version__
 
 #: In the order in which they are joined.
 SCRIPTS = (
-    "core.js", "plots.js", "overview.js", "search.js", "parallel.js", "timeline.js", "lists.js",
-    "compare.js", "simulated.js", "start.js",
+    "core.js", "plots.js", "overview.js", "front.js", "search.js", "parallel.js", "timeline.js",
+    "lists.js", "compare.js", "simulated.js", "start.js",
 )  # fmt: skip
 
 

@@ -33,7 +33,10 @@ function overview() {
   const of = trials.budget === null ? "" : ` of ${num(trials.budget)}`;
   const known = data.groups.filter((one) => one.best);
   const segments = data.segments;
-  const bestTile = segments
+  const front = !segments && data.groups.length ? data.groups[0].front : null;
+  const bestTile = front
+    ? tile("On the front", plural(front.trial.length, "trial"), front.hypervolume === null ? "of several objectives" : `hypervolume ${num(front.hypervolume)}`)
+    : segments
     ? tile("Segments", num(segments.rows.length), segmentWords(facts.segments))
     : tile("Best loss", known.length ? num(known[0].best.loss) : "\u2013", known.length ? `trial ${known[0].best.trial}` : "no trial has a loss yet");
   const lost = facts.lost_worker_seconds / 3600, held = facts.allocated_worker_seconds / 3600;
@@ -64,7 +67,7 @@ function bestPoint() {
     }
     const more = best.like === null ? "" : `, a point taken from trial ${best.like} of a similar segment`;
     node.append(
-      el("p", {}, group.name === null ? null : `Segment ${group.name}: `, "Loss ", el("b", {}, num(best.loss, 6)), ` by trial ${best.trial} (seed ${best.seed})${more}.`),
+      el("p", {}, group.name === null ? null : `Segment ${group.name}: `, goals.length ? `Of the first objective, ${goals[0].name}: ` : "Loss ", el("b", {}, num(best.loss, 6)), ` by trial ${best.trial} (seed ${best.seed})${more}.`),
       pointList(best.point),
       el("div", { class: "columns" },
         el("div", {}, el("h3", {}, "How it was reached"),
@@ -83,9 +86,9 @@ function bestPoint() {
   return section("best", "Best point", "Best point", node);
 }
 
-let historyBy = "n";
+let historyBy = "n", historyOf = 0;
 function historyFigure() {
-  const h = group && group.history;
+  const h = group && (group.histories ? group.histories[historyOf] : group.history);
   if (!h || !h.count) return "No trial has a loss yet.";
   const by = historyBy, traces = [];
   const accent = shade("accent"), grey = shade("soft");
@@ -107,11 +110,12 @@ function historyFigure() {
     text: [...h.best.trial.map((t, i) => `best so far: ${esc(num(h.best.loss[i], 6))}<br>trial ${t}, after ${hours(h.best.hours[i])}, ${amount(h.best.node_hours[i])} node-hours`), ""],
   });
   const all = [...h.best.loss, ...(h.dots ? h.dots.loss : h.bands ? h.bands.quantiles[4] : [])];
-  return { data: traces, layout: { height: 380, xaxis: axis(AXES[by], { rangemode: "tozero" }), yaxis: lossAxis(lossTitle(), all) } };
+  return { data: traces, layout: { height: 380, xaxis: axis(AXES[by], { rangemode: "tozero" }), yaxis: lossAxis(lossTitle(historyOf), all) } };
 }
 
 function historySection() {
   section("history", "Optimisation history", "History",
-    el("div", { class: "controls" }, toggle("Horizontal axis", SWITCH, historyBy, (value) => { historyBy = value; draw("history-plot"); })),
+    el("div", { class: "controls" }, toggle("Horizontal axis", SWITCH, historyBy, (value) => { historyBy = value; draw("history-plot"); }),
+      goals.length ? choice("objective", goals.map((goal, g) => [g, goal.name]), historyOf, (value) => { historyOf = Number(value); draw("history-plot"); }) : null),
     figure("history-plot", "Losses of the trials and the best so far", "Every trial where it ended, and the best loss so far. With very many trials: the spread of the losses in equal stretches of trials." + (data.facts.trials.stopped ? " Trials that were stopped early are not here: their losses at a rung are no match for those at the end. Learning curves show them." : ""), historyFigure));
 }

@@ -57,8 +57,10 @@ function drawAll() {
   for (const again of redrawn) again();
 }
 
-function lossTitle() {
-  return data.direction === "maximize" ? "loss (maximised)" : "loss";
+function lossTitle(at = 0) {
+  const goal = (data.goals || [])[at];
+  const maximised = goal ? goal.maximise : data.direction === "maximize";
+  return (goal ? esc(short(goal.name)) : "loss") + (maximised ? " (maximised)" : "");
 }
 
 // An axis of numbers. On a logarithmic one every label is a whole number as people write it, and

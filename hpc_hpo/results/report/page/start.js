@@ -28,6 +28,7 @@ function studyPage() {
   head(data.name, facts.state, lines);
   overview();
   if (data.simulated) simulatedSection();
+  frontSection();
   bestPoint();
   historySection();
   searchSections();
