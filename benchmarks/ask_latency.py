@@ -5,8 +5,8 @@
 
 Rows `queue` are what a study does: the ready queue over its helper process, with 1,000 trials in
 flight. Every wait is one tell and one ask, at 50 pairs a second (27,648 workers with trials of 10
-minutes are 46 a second), for p50 and p99; then as many a second as it can, for asks/s. `fitted` is
-the share of points that came from a fit, at that pace and at that rate; the rest are neighbours of
+minutes are 46 a second), for p50 and p99; then as many a second as it can, for asks/s, and for each
+second of CPU that it got. `fitted` is the share of points that came from a fit, at that pace and at that rate; the rest are neighbours of
 the best. Measuring begins with the helper's first points, 60 s after its start at the latest
 (`first_fit_s` in the JSON). `core` is the share of one core that the helper took, at that pace.
 Rows `inline` fit in place. `ask(64)` is a batch at once, right after a loss; in brackets the CPU it
@@ -186,11 +186,12 @@ def measure_queue(dims: int, told: int, seconds: float, rate: float) -> dict[str
             waits.append(timed(asker.step))
         core = (helper_cpu() - cpu) / (time.perf_counter() - begun)
     row |= {**quantiles(waits), "core": core, "paced_fitted": share_fitted(optimizer)}
-    count, begun = 0, time.perf_counter()
+    count, begun, cpu = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() < begun + seconds:
         asker.step()
         count += 1
     row["asks_per_s"] = count / (time.perf_counter() - begun)
+    row["asks_per_cpu_s"] = count / (time.process_time() - cpu)
     row["fitted"] = share_fitted(optimizer)
     row["batch_s"] = timed(asker.batch)
     return row
@@ -286,7 +287,9 @@ def main() -> None:
     options = _parse()
     facts = machine(PACKAGES)
     rows: list[dict[str, Any]] = []
-    print(" dims   told asker         p50 ms     p99 ms   asks/s fitted      core  ask(64) s")
+    print(
+        " dims   told asker         p50 ms     p99 ms   asks/s  per CPU fitted      core  ask(64) s"
+    )
     slow: dict[str, int] = {}
     for dims in options.dims:
         for told in options.told:
@@ -339,8 +342,8 @@ def print_row(row: dict[str, Any]) -> None:
         batch = f"  over {row['over_s']:.0f} ({row['busy_with']})"
     print(
         f"{row['dims']:5d} {row['told']:6d} {row['asker']:10s} {cell('p50_ms', '9.2f')} "
-        f"{cell('p99_ms', '10.2f')} {cell('asks_per_s', '8.0f')} {cell('paced_fitted', '5.2f')}"
-        f"{cell('fitted', '5.2f')} {cell('core', '5.2f')} {batch} {row.get('missing', '')}",
+        f"{cell('p99_ms', '10.2f')} {cell('asks_per_s', '8.0f')} "
+        f"{cell('asks_per_cpu_s', '8.0f')} {cell('paced_fitted', '5.2f')}{cell('fitted', '5.2f')} {cell('core', '5.2f')} {batch} {row.get('missing', '')}",
         flush=True,
     )
 

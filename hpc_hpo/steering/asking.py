@@ -69,6 +69,11 @@ def add_segment(study: Study, folder: StudyFolder, spec: dict[str, Any]) -> None
             "the study has never been run or prestaged; write the segment into its file",
             file=str(folder.path),
         )
+    if "start_from" in spec:
+        raise InputError(
+            "a segment that is added begins with nothing", key="start_from",
+            valid="in the study's file, for segments that stand there, before its first run",
+        )  # fmt: skip
     before = with_all_segments(study, folder)
     if spec["name"] in before.segments:
         raise InputError("there is a segment of this name", found=spec["name"])

@@ -101,6 +101,7 @@ def test_that_an_added_segment_is_staged_first_and_known_from_then_on(place) -> 
         ({"name": "b"}, "no such value"),
         ({"name": "b/c", "values": {"k": 2}}, "a folder's"),
         ({"name": "b", "values": {"k": 2}, "space": {"x": {"flot": 1}}}, "float"),
+        ({"name": "b", "values": {"k": 2}, "start_from": []}, "start_from: .* begins with nothing"),
     ],
 )
 def test_that_a_segment_that_cannot_be_is_refused_at_once(place, spec, words: str) -> None:
