@@ -6,9 +6,10 @@
 Rows `queue` are what a study does: the ready queue over its helper process, with 1,000 trials in
 flight. Every wait is one tell and one ask, at 50 pairs a second (27,648 workers with trials of 10
 minutes are 46 a second), for p50 and p99; then as many a second as it can, for asks/s, and for each
-second of CPU that it got. `fitted` is the share of points that came from a fit, at that pace and at that rate; the rest are neighbours of
-the best. Measuring begins with the helper's first points, 60 s after its start at the latest
-(`first_fit_s` in the JSON). `core` is the share of one core that the helper took, at that pace.
+second of CPU that it got. `fitted` is the share of points that came from a fit, at that pace and at
+that rate; the rest are neighbours of the best. Measuring begins with the helper's first points, or
+60 s after its start at the latest (`first_fit_s` in the JSON). `core` is the share of one core that
+the helper took, at that pace.
 Rows `inline` fit in place. `ask(64)` is a batch at once, right after a loss; in brackets the CPU it
 took, which other work on the machine changes less than the wall clock.
 
@@ -343,7 +344,8 @@ def print_row(row: dict[str, Any]) -> None:
     print(
         f"{row['dims']:5d} {row['told']:6d} {row['asker']:10s} {cell('p50_ms', '9.2f')} "
         f"{cell('p99_ms', '10.2f')} {cell('asks_per_s', '8.0f')} "
-        f"{cell('asks_per_cpu_s', '8.0f')} {cell('paced_fitted', '5.2f')}{cell('fitted', '5.2f')} {cell('core', '5.2f')} {batch} {row.get('missing', '')}",
+        f"{cell('asks_per_cpu_s', '8.0f')} {cell('paced_fitted', '5.2f')}"
+        f"{cell('fitted', '5.2f')} {cell('core', '5.2f')} {batch} {row.get('missing', '')}",
         flush=True,
     )
 
