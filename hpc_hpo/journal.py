@@ -10,7 +10,8 @@ Events (key ``e``):
 ==========  =====================================================================
 run         a steering process began: run, at, host, pid, versions
 asked       the optimiser proposed a point: trial, segment (where it has a name), point,
-            seed, at; like (the trial it was taken from), given (its place in start_from)
+            seed, at; like (the trial it was taken from), given (its place in start_from),
+            parent (whose checkpoint it goes on from, and the trial that it replaces)
 start       points of `start_from`: segment, point, from, and loss (told) or none (evaluated);
             the `parts` of it count with the last, which has the report
 submit      a slice was handed to the pilot: trial, slice, at; stop_step (the rung to pause at)
@@ -138,12 +139,13 @@ class StudyState:
     def _on_asked(self, event: Event) -> None:
         trial = Trial(
             event["trial"], event["point"], event.get("segment"), seed=event.get("seed", 0),
-            like=event.get("like"), given=event.get("given"),
+            like=event.get("like"), given=event.get("given"), parent=event.get("parent"),
         )  # fmt: skip
         self.trials[trial.id] = trial
         record = self.segment(trial.segment)
         record.asked += 1
         record.begun += trial.given is not None
+        record.children += trial.parent is not None
         self.trial_states[trial.state.value] += 1
         self.search_log.append("asked", trial.id)
 
@@ -221,11 +223,11 @@ class StudyState:
             self._told(trial)
 
     def _take_reports(self, trial: Trial, reports: Iterable[Any]) -> None:
-        before = max(trial.reports, default=0)
+        before = trial.gone
         new = {step: one_of_each(metrics) for step, metrics in reports}
         if new:
             trial.reports = {**trial.reports, **new}
-        self.steps += max(max(trial.reports, default=0) - before, 0)
+        self.steps += max(trial.gone - before, 0)
 
     def _on_heard(self, event: Event) -> None:
         self.trials[event["trial"]].heard += (event["loss"],)
@@ -279,7 +281,7 @@ class StudyState:
             for trial in self.trials.values():
                 trial.superseded = trial.superseded or trial.segment == event["segment"]
             record.asked = record.completed = record.failed = 0
-            record.stopped_early = record.begun = 0
+            record.stopped_early = record.begun = record.children = 0
             record.least = record.most = record.problem = None
             record.stopped = False
             record.round += 1

@@ -35,7 +35,7 @@ from hpc_hpo.prestage.sources import check_inputs
 from hpc_hpo.prestage.staging import stage
 from hpc_hpo.prestage.verify import broken_segments, verify
 from hpc_hpo.site import Site, load_site
-from hpc_hpo.steering.adopt import Inheritance, newest_checkpoint_in
+from hpc_hpo.steering.adopt import Inheritance, inherit_in, newest_checkpoint_in
 from hpc_hpo.steering.loop import DONE_REASONS, Steering
 from hpc_hpo.steering.opening import (
     Opening,
@@ -311,6 +311,7 @@ class SteeringRun:
             terms_of(self.planned, self.site, TASK_FILE), str(self.folder.path), self.state,
             self.journal, searches, pilot, clock, inherited=inherited, stop=heed, observe=watch,
             newest_checkpoint=newest_checkpoint_in(self.folder), segment=opening.info,
+            inherit=inherit_in(self.folder),
         )  # fmt: skip
         with tracking(self.study, self.folder, clock.now, say) as tracker:
             reason = steering.finished()

@@ -20,6 +20,8 @@ from typing import Any, TypedDict
 Point = dict[str, Any]
 #: Name of the file in the study folder that holds its TaskSpec.
 TASK_FILE = "task.json"
+#: Name of a trial's checkpoint that it has from its parent; slices count from 1.
+INHERITED = "ckpt-000000-000001"
 
 
 class SliceEnd(str, enum.Enum):
@@ -173,6 +175,15 @@ class SegmentInfo(TypedDict, total=False):
     number: int  #: by which evaluation payloads know it: its value model_id, or its place
 
 
+class Parent(TypedDict):
+    """Whose checkpoint a trial goes on from, in place of which bad trial."""
+
+    trial: int
+    checkpoint: str  #: its name there; the trial itself has it as INHERITED
+    step: int  #: that the checkpoint is of
+    replaces: int
+
+
 class SliceRequest(TypedDict, total=False):
     """Steering to worker. What all slices of a study share stands in the task file."""
 
@@ -190,6 +201,7 @@ class SliceRequest(TypedDict, total=False):
     margin_s: float  #: ask for the checkpoint this long before the deadline ...
     usual: Usual  #: ... until the slice knows its own steps; from then on by these
     needs_s: float  #: do not start with less time left than this
+    parent: Parent  #: of a trial that began with another's checkpoint
     stop_step: int | None  #: a rung: pause once this step has been reported
     shape: list[Any]  #: Shape.spec() of the trial
     width: int  #: how many workers' worth of nodes it takes
@@ -337,6 +349,21 @@ class Trial:
     waits: bool = False  #: it has paused at a rung and was not sent on yet
     rungs: tuple[int, ...] = ()  #: steps at which it paused for a rung
     heard: tuple[float, ...] = ()  #: rungs' losses told to the optimiser
+    parent: Parent | None = None
+
+    def __post_init__(self) -> None:
+        if self.parent is not None and self.checkpoint is None:
+            self.checkpoint = CheckpointInfo(name=INHERITED, slice=0, at=0.0, step=self.base)
+
+    @property
+    def base(self) -> int:
+        """The step that it goes on from; 0 where it has no parent."""
+        return self.parent["step"] if self.parent is not None else 0
+
+    @property
+    def gone(self) -> int:
+        """The last step that it has reported, or that it goes on from."""
+        return max(self.reports, default=self.base)
 
     def move(self, state: TrialState) -> None:
         """Change the state along the table.

@@ -40,6 +40,7 @@ class SegmentRecord:
         round: how often it was begun again.
         told: results of `start_from`; queued: its points that are evaluated first.
         begun: how many of these were asked.
+        children: of the trials asked, those that go on from another's checkpoint.
     """
 
     asked: int = 0
@@ -56,6 +57,7 @@ class SegmentRecord:
     told: list[Given] = field(default_factory=list)
     queued: list[Given] = field(default_factory=list)
     begun: int = 0
+    children: int = 0
 
     def give(self, one: dict[str, Any]) -> None:
         """Begin with one point more: one of the event `start`."""

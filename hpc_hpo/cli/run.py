@@ -36,6 +36,7 @@ REASONS = {
     "budget": "done: the budget is used",
     "epochs": "done: the steps of the budget are used; with more, `run` goes on",
     "node_hours": "done: the node-hours of the budget are used; with more, `run` goes on",
+    "population": "done: the population is trained",
     "failing": "ended: every trial has failed, and budget.trials sets no limit",
     "segments": "done, but for segments that were stopped or have no inputs",
     "exhausted": "done: the search space holds no other point",

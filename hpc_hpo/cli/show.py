@@ -200,6 +200,10 @@ def _facts(trial: Trial, goals: Sequence[Goal]) -> Iterator[tuple[str, str]]:
         yield "segment", trial.segment + (", begun again since" if trial.superseded else "")
     if trial.like is not None:
         yield "point of", f"trial {trial.like}, of a similar segment"
+    if trial.parent is not None:
+        parent = trial.parent
+        yield "goes on from", f"trial {parent['trial']} at step {parent['step']}"
+        yield "in place of", f"trial {parent['replaces']}"
     yield "seed", str(trial.seed)
     yield "worked", duration(trial.spent_s)
     if trial.reports:

@@ -40,6 +40,7 @@ TRIAL_COLUMNS = {
     "started": "time",
     "ended": "time",
     "error": "text",
+    "parent": "int",
 }
 CURVE_COLUMNS = {"trial": "int", "step": "int"}
 SLICE_COLUMNS = {

@@ -9,9 +9,10 @@ float is NaN where there is none. Times are seconds since the epoch.
                     direction, versions (JSON: those of the last run; see the journal), began
                     (when the first run did), stale_cells (see below)
 /study              the frozen study, JSON (scalar text)
-/trials             one row a trial, by number: trial, rank, slices, failures, lost (int64;
-                    rank 0 is none), loss, busy_s, started, ended (float64), segment, state,
-                    error (text), point_json (the point, as in the JSON export)
+/trials             one row a trial, by number: trial, rank, parent, slices, failures, lost
+                    (int64; rank 0 and parent -1 are none), loss, busy_s, started, ended
+                    (float64), segment, state, error (text), point_json (the point, as in the
+                    JSON export)
                     With several objectives: objective.NAME (float64) for each, and pareto (bool:
                     on the front of its segment)
 /trials/point       one column a parameter: bool, int64, float64 or text, by its values. Where a
@@ -277,6 +278,12 @@ def _put_trials(
             name = column.name.removeprefix(POINT)
             whole = parameter_values(state, name)
             points.put(Column(name, column.kind, column.values), whole=whole, own_kind=True)
+        elif column.name == "parent":
+            values = [-1 if value is None else value for value in column.values]
+            every = (t.parent for t in trials_from(state, 0))
+            whole = [-1 if parent is None else parent["trial"] for parent in every]
+            # Whole, for files that were begun by versions without it.
+            trials.put(Column("parent", "int", values), whole=whole)
         elif column.name not in ("rank", "pareto"):
             trials.put(column)
     points.drop_others()

@@ -32,6 +32,7 @@ def read_columns(path: Path, table: str) -> list[Column]:
             columns = [
                 Column(name, kind, _values(file[table][name], name, kind))
                 for name, kind in TABLES[table].items()
+                if name in file[table]  # one of an earlier version may lack it
             ]
             if table == "trials":
                 columns += _objectives(file)
@@ -57,6 +58,8 @@ def _values(dataset: Any, name: str, kind: str) -> list[Any]:
         return [cell or None for cell in cells]
     if name == "rank":
         return [cell or None for cell in cells]
+    if name == "parent":
+        return [None if cell < 0 else cell for cell in cells]
     return [None if cell != cell else cell for cell in cells]
 
 

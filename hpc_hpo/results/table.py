@@ -57,7 +57,8 @@ def trials_table(
     `point.NAME` for each parameter (None where a condition leaves it out), slices (how many were
     submitted), failures (attempts that the payload failed), lost (slices lost to nodes or blocks),
     busy_s (worker-seconds of its slices), started and ended (seconds since the epoch; ended
-    only when the trial is final), error (message of its last one).
+    only when the trial is final), error (message of its last one), parent (the trial whose
+    checkpoint it goes on from).
 
     Of several objectives there is no rank. In its place are pareto (whether it is on the front of
     its segment) and `objective.NAME` for each.
@@ -119,6 +120,7 @@ def _row(
         "started": min((start for start, _ in ran), default=None),
         "ended": max(ends, default=None) if trial.final else None,
         "error": trial.error.get("message") if trial.error else None,
+        "parent": trial.parent["trial"] if trial.parent is not None else None,
     }
 
 

@@ -75,7 +75,8 @@ class Course:
     overhead_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.first = self.trials.saved.get(self.request["trial"], 0)
+        begins = self.request["parent"]["step"] if "parent" in self.request else 0
+        self.first = self.trials.saved.get(self.request["trial"], begins)
         self.step_s = self.trials.step_s(self.request)
         self.step = self.first
 

@@ -60,6 +60,13 @@ class Domain(ABC):
             ValueError: it is not of the domain; the message says what is valid.
         """
 
+    def scaled(self, value: Any, factor: float) -> Any:
+        """`value` times `factor`, as near as the domain has it; itself where that has no meaning.
+
+        An integer moves by at least one step.
+        """
+        return value
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The parameter in the dialect it is parsed from (unified where there is a method)."""
@@ -128,6 +135,11 @@ class Real(Domain):
                 return float(min(max(value, low), high)) + 0.0
         bounds = f"{low!r} to {high!r}" if self._ends else "any"
         raise ValueError(f"a float, {'above 0' if self._positive else bounds}")
+
+    def scaled(self, value: Any, factor: float) -> float:
+        low, high = self._ends or (-math.inf, math.inf)
+        found = float(min(max(value * factor, low), high)) + 0.0
+        return found if math.isfinite(found) and (found > 0 or not self._positive) else value
 
     def describe(self) -> dict[str, Any]:
         return {"method": self._method, "dimension": dict(self._dimension)}
@@ -201,6 +213,14 @@ class Lattice(Domain):
         kind = "an int" if isinstance(self._q, int) else "a float"
         ends = f", {self._value(int(low))!r} to {self._value(int(high))!r}" if self._ends else ""
         raise ValueError(f"{kind}, a multiple of {self._q!r}{ends}")
+
+    def scaled(self, value: Any, factor: float) -> int | float:
+        low, high = self._ends or (-math.inf, math.inf)
+        now, new = self._multiple(value), self._multiple(value * factor)
+        if new == now:
+            new += 1 if value * factor > value or (value == 0 and factor > 1) else -1
+        new = int(min(max(new, low), high))
+        return self._value(new) if self._reachable(new) else value
 
     def _reachable(self, multiple: int) -> bool:
         """False for negative multiples of a log-normal, whose cells hold nothing."""
@@ -327,6 +347,11 @@ class Array(Domain):
 
     def check(self, value: Any) -> list[Any]:
         return self._nest([self._element.check(x) for x in self._flatten(value, self._shape)])
+
+    def scaled(self, value: Any, factor: float) -> list[Any]:
+        return self._nest(
+            [self._element.scaled(x, factor) for x in self._flatten(value, self._shape)]
+        )
 
     def grid_size(self, resolution: int | None) -> int:
         return math.prod([self._element.grid_size(resolution)] * self.dims)

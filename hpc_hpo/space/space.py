@@ -204,6 +204,11 @@ class Space:
 
         return self._assign(value_of)
 
+    def derived(self, value_of: Callable[[str, Domain], Any]) -> Point:
+        """The point of these values, without the parameters whose condition does not hold.
+        Constraints are not looked at."""
+        return self._assign(lambda p: value_of(p.name, p.domain))
+
     def to_unit(self, point: Mapping[str, Any], absent: float = 0.5) -> np.ndarray:
         """Unit coordinates, shape (dims,), of a valid point; `absent` for absent parameters."""
         u = np.full(self.dims, absent)

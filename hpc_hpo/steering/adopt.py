@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hpc_hpo.errors import CheckpointError
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import SliceEnd, SliceOutcome
+from hpc_hpo.model import CheckpointInfo, SliceEnd, SliceOutcome, Trial
 from hpc_hpo.pilot.spool import SliceKey, SliceLog, SpoolReader
 from hpc_hpo.worker.block import LEAVE
 
@@ -138,3 +139,22 @@ def newest_checkpoint_in(folder: StudyFolder) -> Callable[[int, int], Any]:
         return saved.info if saved is not None else None
 
     return find
+
+
+def inherit_in(folder: StudyFolder) -> Callable[[Trial, int], CheckpointInfo | None]:
+    """A function that gives a new trial the checkpoint of another: the one that the journal names,
+    or a newer one where the other runs and has pruned that; None where none can be taken."""
+    from hpc_hpo.worker.checkpoint import inherit, names_of
+
+    def give(parent: Trial, child: int) -> CheckpointInfo | None:
+        assert parent.checkpoint is not None, "models are chosen among those that have one"
+        place = folder.trial(parent.id)
+        for name in (parent.checkpoint["name"], *names_of(place)):
+            try:
+                saved = inherit(place / name, folder.trial(child))
+            except (CheckpointError, OSError):
+                continue  # at the worst there is no copy, and the bad trial goes on
+            return CheckpointInfo(name=name, slice=0, at=saved.meta["at"], step=saved.meta["step"])
+        return None
+
+    return give

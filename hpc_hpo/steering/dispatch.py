@@ -34,6 +34,9 @@ def slice_request(
         needs_s=round(pace.needs_s(trial), 3),
         stop_step=trial.stop_step,
     )
+    if trial.parent is not None:
+        request["parent"] = trial.parent
+        request["known_step"] = trial.gone
     if (usual := pace.usual()) is not None:
         request["usual"] = usual
     return request

@@ -8,7 +8,6 @@ announces is done, and ``StudyState.apply`` is the only way it takes effect.
 
 from __future__ import annotations
 
-import heapq
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from hpc_hpo.errors import StorageError
 from hpc_hpo.journal import Event, Journal, StudyState
 from hpc_hpo.model import SegmentInfo, SliceEnd, SliceOutcome, SliceRequest, Trial
 from hpc_hpo.pilot.base import Capacity, Pilot
+from hpc_hpo.steering.breeding import Breeding, Inherit
 from hpc_hpo.steering.dispatch import slice_request
 from hpc_hpo.steering.fidelity.rungs import Rungs
 from hpc_hpo.steering.pace import Pace
@@ -26,6 +26,7 @@ from hpc_hpo.steering.portfolio import Portfolio
 from hpc_hpo.steering.spending import Spending
 from hpc_hpo.steering.terms import Terms
 from hpc_hpo.steering.verdict import end_event, reached
+from hpc_hpo.steering.waiting import Waiting
 
 #: Longest sleep on the queue of outcomes, in seconds; the pilot's own poll period is longer
 #: on batch sites.
@@ -44,8 +45,9 @@ DRAIN_S = 120.0
 
 #: Why a loop ended, and whether the study is then done.
 DONE_REASONS = frozenset(
-    ("budget", "epochs", "node_hours", "exhausted", "target", "wall_time", "segments", "failing")
-)
+    ("budget", "epochs", "node_hours", "population", "exhausted", "target", "wall_time",
+     "segments", "failing")
+)  # fmt: skip
 
 
 class Steering:
@@ -57,6 +59,7 @@ class Steering:
         observe: called at every turn with the state and the pilot's capacity.
         inherited: outcomes of slices that the journal has open from an earlier run.
         newest_checkpoint: (trial, slice) -> the newest checkpoint that slice committed.
+        inherit: see breeding.
         segment: what a slice is told of its segment; not asked for the one without a name.
     """
 
@@ -74,6 +77,7 @@ class Steering:
         stop: Callable[[], str] = lambda: "",
         observe: Callable[[StudyState, Capacity], None] = lambda state, capacity: None,
         newest_checkpoint: Callable[[int, int], Any] = lambda trial, slice_: None,
+        inherit: Inherit = lambda parent, child: parent.checkpoint,
         segment: Callable[[str], SegmentInfo] = lambda name: SegmentInfo(name=name),
     ) -> None:
         self.terms = terms
@@ -93,20 +97,17 @@ class Steering:
         #: of each trial with a slice in flight, the workers' worth that it takes
         self._widths: dict[int, int] = {}
         self._width = 0  #: their sum
-        #: Trials to go on with: (not before, order, trial id).
-        self._waiting: list[tuple[float, int, int]] = []
-        #: Trials of segments that were stopped, have no inputs, or have reached their target.
-        self._parked: list[int] = []
-        self._order = 0
+        self._waiting = Waiting(searches.runs)
         self._next_id = state.highest_trial + 1
         self._cpu_recorded = clock.cpu()
         self._cpu_due = clock.now() + CPU_RECORD_S
         self._storage_error: StorageError | None = None
         self._rungs = Rungs(terms.fidelity, state, terms.sign)
         self._spending = Spending(terms, state)
+        self._breeding = Breeding(terms, state, searches, self._rungs, inherit)
         for trial in state.trials.values():
             if not (trial.final or trial.waits) and trial.open_slice is None:
-                self._enqueue(trial, 0.0)
+                self._waiting.add(trial)
         self._look_after_segments()
         for outcome in inherited:
             self.take(outcome)
@@ -147,14 +148,7 @@ class Steering:
                 self._searches.heeded()
         if self._searches.moved:
             self._searches.moved = False
-            self._sort_waiting()
-
-    def _sort_waiting(self) -> None:
-        """Put aside the trials that may not go on, and take back those that may."""
-        ready = [(t, n) for t, _, n in self._waiting] + [(0.0, n) for n in self._parked]
-        self._waiting, self._parked = [], []
-        for not_before, number in ready:
-            self._enqueue(self.state.trials[number], not_before)
+            self._waiting.sort()
 
     # -- outcomes ------------------------------------------------------------
 
@@ -181,7 +175,7 @@ class Steering:
             transient = (outcome.get("error") or {}).get("transient", False)
             declined = outcome["end"] == SliceEnd.DECLINED.value
             delay = RETRY_S if transient else DECLINED_S if declined else 0.0
-            self._enqueue(trial, self._clock.now() + delay if delay else 0.0)
+            self._waiting.add(trial, self._clock.now() + delay if delay else 0.0)
 
     def _end(self, trial: Trial) -> None:
         self._searches.told(trial)
@@ -189,7 +183,9 @@ class Steering:
         self._spending.learn(trial)
 
     def _stop_early(self) -> None:
-        """Stop the trials whose rung was their last."""
+        """Stop the trials whose rung was their last; copies of others take the place of some."""
+        while self._spending.trials and (event := self._breeding.next(self._next_id)):
+            self._waiting.add(self._begin(event))
         # Where only the epochs are spent, those that wait may go on with more of them.
         keep = self._spending.spent
         condemned = self._rungs.settle(self._searches.runs, keep) if self._settled() else []
@@ -209,19 +205,14 @@ class Steering:
 
     def _sent_on(self) -> tuple[Trial, int | None] | None:
         """Who goes on from a rung, and to which."""
-        return self._rungs.next(self._searches.runs, forced=self._spending.spent)
+        if self.terms.population and self._left:
+            return None  # it begins together: its members are compared with each other
+        return self._rungs.next(self._searches.runs, self._spending.spent)
 
     def refuse(self, outcome: SliceOutcome) -> None:
         """Log an outcome that is not of the trial's open slice; it changes nothing else."""
         facts = {k: v for k, v in outcome.items() if k in ("run", "trial", "slice", "end")}
         self._happen({"e": "refused", "at": self._clock.now(), "outcome": facts})
-
-    def _enqueue(self, trial: Trial, not_before: float) -> None:
-        if not self._searches.runs(trial):
-            self._parked.append(trial.id)
-            return
-        self._order += 1
-        heapq.heappush(self._waiting, (not_before, self._order, trial.id))
 
     def _wait_for_outcomes(self, seconds: float) -> None:
         """Take in all outcomes that are there, waiting up to `seconds` for the first."""
@@ -258,8 +249,8 @@ class Steering:
             room += max(MIXED_LEAST, round(MIXED_AHEAD * workers))
         requests: list[SliceRequest] = []
         now = self._clock.now()
-        while self._spare(room) > 0 and self._waiting and self._waiting[0][0] <= now:
-            trial = self.state.trials[heapq.heappop(self._waiting)[2]]
+        while self._spare(room) > 0 and self._waiting.due(now):
+            trial = self._waiting.pop()
             requests.append(self._open_slice(trial, now, self._rungs.stop_step(trial)))
             room -= self._widths[trial.id]
         while self._spare(room) > 0 and (found := self._sent_on()):
@@ -291,14 +282,21 @@ class Steering:
             event: Event = {"e": "asked", "trial": number, "point": point, **facts}
             if segment is not None:
                 event["segment"] = segment
-            # Distinct and reproducible; 31 bits, which every library's seed takes.
-            event["seed"] = (self.terms.seed * 1_000_003 + number) & 0x7FFFFFFF
-            event["at"] = self._clock.now()
-            self._happen(event)
-            self._searches.asked(self.state.trials[number])
-            self._rungs.begun(self.state.trials[number])
-        self._next_id += len(found)
+            self._begin(event)
         return [self.state.trials[n] for n in ids[: len(found)]]
+
+    def _begin(self, event: Event) -> Trial:
+        """Announce a new trial."""
+        number = event["trial"]
+        # Distinct and reproducible; 31 bits, which every library's seed takes.
+        event["seed"] = (self.terms.seed * 1_000_003 + number) & 0x7FFFFFFF
+        event["at"] = self._clock.now()
+        self._happen(event)
+        trial = self.state.trials[number]
+        self._searches.asked(trial)
+        self._rungs.begun(trial)
+        self._next_id = number + 1
+        return trial
 
     def _open_slice(self, trial: Trial, now: float, stop_step: int | None) -> SliceRequest:
         number = trial.slices[-1].number + 1 if trial.slices else 1

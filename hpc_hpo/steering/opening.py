@@ -63,6 +63,8 @@ def search_of(study: Study, segment: Segment, make: Callable[[int], Optimizer]) 
         target=None if target is None else study.direction_sign * target,
         values=segment.values,
         fit=partial(_fit, segment),
+        population=None if study.fidelity is None else study.fidelity.population,
+        space=segment.space,
     )
 
 

@@ -200,7 +200,7 @@ class Portfolio:
     def _account(self, seat: Seat) -> None:
         """Bring the sums over all searches up to date."""
         record, status = seat.record, seat.status
-        left = seat.trials - record.asked
+        left = seat.left
         if self._pooled:
             giving = status in (Status.READY, Status.DRY, Status.REACHED)
             credit = left if giving else min(left, 0)
@@ -215,7 +215,7 @@ class Portfolio:
             seat.optimizer = seat.log = None
 
     def _may_ask(self, seat: Seat, planned: int = 0) -> bool:
-        return self._pooled or seat.credit > planned
+        return (self._pooled and seat.search.population is None) or seat.credit > planned
 
     @property
     def left(self) -> int:
@@ -260,17 +260,16 @@ class Portfolio:
             return "segments"
         if self._statuses[Status.REACHED] == count:
             return "target"
-        return "exhausted" if self._statuses[Status.DRY] else "budget"
+        trained = all(seat.trained for seat in self._seats.values())
+        return "population" if trained else "exhausted" if self._statuses[Status.DRY] else "budget"
 
     def without_result(self) -> dict[str | None, str]:
         """Segments that were to have a best point and have none -> why."""
-        found = {}
-        for name, seat in self._seats.items():
-            record = seat.record
-            if not (record.completed or record.stopped):
-                failed = f"all its {record.failed} trials have failed" if record.failed else ""
-                found[name] = record.problem or failed or "no trial has ended"
-        return found
+        return {name: why for name, s in self._seats.items() if (why := s.lacking) is not None}
+
+    def seat(self, name: str | None) -> Seat:
+        """One search as it stands."""
+        return self._seats[name]
 
     # ---------------------------------------------------------------- asking
 
@@ -336,6 +335,7 @@ class Portfolio:
     def asked(self, trial: Trial) -> None:
         """The journal has one trial more."""
         seat = self._seats[trial.segment]
+        seat.adopt(trial)
         self._note(seat, trial)
         self._account(seat)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from hpc_hpo.model import Point
 from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.space import Space
 
 #: Under best-gain, trials without improvement that halve a search's share.
 HALF_LIFE = 5
@@ -39,6 +40,9 @@ class Search:
         target: a loss (times the study's sign) that ends it; None: no target.
         make: its optimiser, new; the argument is how often it was begun again.
         values: of its segment.
+        population: of a policy that replaces trials by copies of others: so many points are asked
+            of the optimiser; None: no such policy.
+        space: of its points; needed with a population.
         fit: a point of another segment as one of its own space, or None where it is none.
     """
 
@@ -48,6 +52,8 @@ class Search:
     target: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     fit: Callable[[Point], Point | None] = lambda point: point
+    population: int | None = None
+    space: Space | None = None
 
 
 class Proposal(NamedTuple):

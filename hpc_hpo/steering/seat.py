@@ -53,6 +53,41 @@ class Seat:
         return UNLIMITED if own is None else own
 
     @property
+    def left(self) -> int:
+        """New points that it may still be asked for; below 0 where it has had too many."""
+        record, most = self.record, self.search.population
+        left = self.trials - record.asked
+        return left if most is None else min(left, most - (record.asked - record.children))
+
+    @property
+    def may_add(self) -> bool:
+        """Whether a copy of one of its trials may be asked."""
+        return self.status.runs and self.record.asked < self.trials
+
+    @property
+    def trained(self) -> bool:
+        """Whether all of its population was asked, and it could still have further copies."""
+        return self.search.population is not None and self.may_add and self.left <= 0
+
+    def adopt(self, trial: Trial) -> None:
+        """A trial was asked whose point its optimiser has not proposed: a copy of another."""
+        if trial.parent is None:
+            return
+        if self.optimizer is not None:
+            self.optimizer.adopt(trial.id, trial.point)
+        elif self.log is not None:
+            self.log.append(("asked", trial))
+
+    @property
+    def lacking(self) -> str | None:
+        """Why it has no best point although it was to have one."""
+        record = self.record
+        if record.completed or record.stopped:
+            return None
+        failed = f"all its {record.failed} trials have failed" if record.failed else ""
+        return record.problem or failed or "no trial has ended"
+
+    @property
     def half(self) -> float:
         """Results after which others may learn from it: half of its budget."""
         return self.trials / 2 if self.trials < UNLIMITED else ENOUGH

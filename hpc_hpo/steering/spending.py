@@ -18,11 +18,6 @@ from hpc_hpo.steering.search import UNLIMITED
 from hpc_hpo.steering.terms import Terms
 
 
-def gone(trial: Trial) -> int:
-    """The last step that a trial has reported."""
-    return max(trial.reports, default=0)
-
-
 class Spending:
     """See the module.
 
@@ -46,7 +41,7 @@ class Spending:
         """A trial is final."""
         if trial.state is TrialState.COMPLETED:
             self._completed += 1
-            self._length += gone(trial)
+            self._length += trial.gone - trial.base
 
     @property
     def _mean(self) -> float:
@@ -60,10 +55,10 @@ class Spending:
         end = stop_step
         if end is None and self._fidelity is not None:
             end = self._fidelity.max
-        charge = self._charges[trial.id] = None if end is None else max(0, end - gone(trial))
+        charge = self._charges[trial.id] = None if end is None else max(0, end - trial.gone)
         if charge is None:
             self._unknown += 1
-            self._gone += gone(trial)
+            self._gone += trial.gone
         else:
             self._charged += charge
 
@@ -74,7 +69,7 @@ class Spending:
         charge = self._charges.pop(trial.id)
         if charge is None:
             self._unknown -= 1
-            self._gone -= gone(trial)
+            self._gone -= trial.gone
         else:
             self._charged -= charge
 
@@ -96,7 +91,7 @@ class Spending:
         left = self._left()
         if math.isinf(left):
             return UNLIMITED
-        each = self._mean if self._fidelity is None else self._fidelity.min
+        each = self._mean if self._fidelity is None else self._fidelity.first
         return max(0, math.ceil(left / each))
 
 

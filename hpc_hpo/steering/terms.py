@@ -9,7 +9,7 @@ from hpc_hpo.model import Point, Shape
 from hpc_hpo.pilot.shapes import Shapes
 from hpc_hpo.site import Site
 from hpc_hpo.study import Study
-from hpc_hpo.study.sections import Fidelity
+from hpc_hpo.study.fidelity import Fidelity
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,11 @@ class Terms:
     width_of: Callable[[Shape], int] = lambda shape: 1
     mixed: bool = False
     fidelity: Fidelity | None = None
+
+    @property
+    def population(self) -> int | None:
+        """Trials that are trained together, in each segment; None: they are on their own."""
+        return None if self.fidelity is None else self.fidelity.population
 
 
 def terms_of(study: Study, site: Site, task: str) -> Terms:

@@ -13,13 +13,13 @@ from hpc_hpo.errors import InputError, InputErrors
 from hpc_hpo.schema import Model, one_of, require_mapping, validate
 from hpc_hpo.space import Space
 from hpc_hpo.study.evaluation import Container, Evaluation
+from hpc_hpo.study.fidelity import Fidelity
 from hpc_hpo.study.inputs import Input
 from hpc_hpo.study.objectives import Objectives, check_objectives, with_direction
 from hpc_hpo.study.sections import (
     Blocks,
     Budget,
     Checkpointing,
-    Fidelity,
     Loss,
     OptimizerChoice,
     TrialNeeds,
@@ -92,7 +92,6 @@ class Study(Model):
     segments_spec: Any = Field(
         None, alias="segments", description="models with data and a search of their own"
     )
-
     start_spec: Any = Field(
         None, alias="start_from", description="what the study begins with, as in [{study: ../old}]"
     )
@@ -242,10 +241,14 @@ class Study(Model):
         return plain
 
 
-def _check_placeholders(study: Study, doc: Document) -> Iterator[InputError]:
-    """Every placeholder of the command has a value."""
+def _check_names(study: Study, doc: Document) -> Iterator[InputError]:
+    """Every placeholder of the command has a value, and every parameter named is one."""
     inputs = {f"inputs.{name}": lacks for name, lacks in study.segments.input_names().items()}
     parameters = study.segments.parameter_names()
+    if study.fidelity is not None:
+        yield from study.fidelity.problems(
+            study.kind, study.checkpoint, study.loss, doc, parameters, study.budget.trials
+        )
     known = [*parameters, *inputs, *BUILT_IN]
     for i, argument in enumerate(study.command or ()):
         try:
@@ -294,8 +297,6 @@ def _check_together(study: Study, doc: Document) -> Iterator[InputError]:
         )  # fmt: skip
     yield from check_objectives(study, doc)
     yield from study.budget.problems(study.kind, doc)
-    if study.fidelity is not None:
-        yield from study.fidelity.problems(study.kind, study.checkpoint, study.loss, doc)
     if study.command and not study.command[0].strip():
         yield doc.problem("command[0]", "the program's name is empty")
     # Upper case, because a command gets each as HPC_HPO_INPUT_<NAME>.
@@ -358,7 +359,7 @@ def parse_study(doc: Document, *, path: Path, folder: Path | None = None) -> Stu
         errors += _check_together(study, doc)
         if space is not None:
             errors += _take_segments(study, doc, folder or path.parent)
-            errors += _check_placeholders(study, doc)
+            errors += _check_names(study, doc)
             named = {str(name): None for name in study.segments} if study.segments.named else None
             study._start_from, found = read_start(study.start_spec, doc, named)
             errors += found

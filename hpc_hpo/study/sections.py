@@ -132,9 +132,9 @@ class Budget(Model):
 
     def problems(self, kind: str, doc: Document) -> Iterator[InputError]:
         """What the model cannot see; `kind` is that of the study's payload."""
-        if self.epochs is not None and kind != "python":
+        if self.epochs is not None and kind == "evaluation":
             yield doc.problem(
-                "budget.epochs", f"{kind} payloads report no steps", found=self.epochs,
+                "budget.epochs", "an evaluation reports no steps", found=self.epochs,
                 valid="budget.trials or budget.node_hours",
             )  # fmt: skip
 
@@ -148,48 +148,6 @@ class Budget(Model):
         limits += [] if self.epochs is None else [f"{self.epochs} steps of all trials together"]
         limits += [] if self.node_hours is None else [f"{self.node_hours:g} node-hours"]
         return limits[0] if len(limits) == 1 else f"{', '.join(limits)}; whichever comes first"
-
-
-class Fidelity(Model):
-    """Which trials are stopped early, by what they report at steps on their way."""
-
-    policy: Literal["asha", "hyperband", "median"] = Field(description="who goes on from a rung")
-    min: Count = Field(1, description="the first step at which a trial may be stopped")
-    max: Count = Field(description="the step at which a trial is at its end")
-    eta: int = Field(3, ge=2, description="asha, hyperband: one of so many goes on")
-    metric: str = Field(
-        "loss", min_length=1, description="the name under which the loss is reported"
-    )
-
-    def problems(
-        self, kind: str, checkpoint: Checkpointing, loss: Loss, doc: Document
-    ) -> Iterator[InputError]:
-        """What the model cannot see of one key alone.
-
-        Args:
-            kind: of the study's payload.
-            checkpoint, loss: the study's sections.
-        """
-        if self.min >= self.max:
-            yield doc.problem(
-                "fidelity.min", "no rung is below fidelity.max", found=self.min,
-                valid=f"less than {self.max}",
-            )  # fmt: skip
-        if kind == "evaluation":
-            yield doc.problem(
-                "fidelity", "an evaluation has no checkpoints: it cannot go on from a rung",
-                found=self.policy, valid="with an objective, or a command without this contract",
-            )  # fmt: skip
-        if kind == "command" and not checkpoint.files:
-            yield doc.problem(
-                "fidelity", "a command goes on from a rung by its checkpoint files, and none are "
-                "named", found=self.policy, valid="with checkpoint.files",
-            )  # fmt: skip
-        if kind == "command" and loss.stdout is not None:
-            yield doc.problem(
-                "fidelity", "what a command prints before a rung would count as its whole loss",
-                found=self.policy, valid="with loss.file, written at its end",
-            )  # fmt: skip
 
 
 def _ranks(value: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 from hpc_hpo.clock import Clock
 from hpc_hpo.errors import CheckpointError
 from hpc_hpo.fsio import fsync_dir, seal, sha256_of, unseal
-from hpc_hpo.model import CheckpointInfo
+from hpc_hpo.model import INHERITED, CheckpointInfo
 from hpc_hpo.worker.fence import check_fence, checkpoints_of, list_names
 
 META = "meta.json"
@@ -134,6 +134,54 @@ def choose(
         except CheckpointError as error:
             note(f"checkpoint {name} is damaged and passed over: {error}")
     return None, []
+
+
+def inherit(source: Path, folder: Path) -> Saved:
+    """Give a trial that has not begun the checkpoint of another.
+
+    Its files become links to the same content where the file system has hard links, so that it
+    costs no space and outlives the other's pruning; copies elsewhere.
+
+    Args:
+        source: the checkpoint's folder.
+        folder: the new trial's.
+
+    Raises:
+        CheckpointError: it is gone or damaged, or is being removed.
+        OSError: the folder cannot be written.
+    """
+    saved, final = read_saved(source), folder / INHERITED
+    temporary = folder / f".{INHERITED}.{os.getpid()}.tmp"
+    # What a crash left behind of a trial that was never announced.
+    shutil.rmtree(final, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for name in (*saved.meta["files"], META):
+            target = temporary / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(source / name, target)
+        os.rename(temporary, final)
+        fsync_dir(folder)
+    except FileNotFoundError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"{source}: {error.strerror}") from error
+    return Saved(final, saved.meta)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # No hard links here, or too many of one file.
+        shutil.copy2(source, target)
+
+
+def names_of(folder: Path) -> list[str]:
+    """Names of a trial's checkpoints, those of its newest slice and the newest of each first."""
+    return sorted((name for name in list_names(folder) if _ANY.match(name)), reverse=True)
 
 
 def newest_of(folder: Path, slice_: int) -> Saved | None:

@@ -24,6 +24,7 @@ import re
 from pathlib import Path
 
 from hpc_hpo.fsio import write_atomic
+from hpc_hpo.model import INHERITED
 
 _FENCE = re.compile(r"fence-(\d{6,})$")
 _CHECKPOINT = re.compile(r"ckpt-(\d{6,})-(\d{6,})$")
@@ -95,8 +96,12 @@ def _read_choice(path: Path) -> list[str] | None:
     return [str(name) for name in json.loads(content)["lineage"]]
 
 
-def candidates(folder: Path, slice_: int) -> list[str]:
-    """Names of the checkpoints slice `slice_` may go on from, best first; some may be gone."""
+def candidates(folder: Path, slice_: int, inherits: bool = False) -> list[str]:
+    """Names of the checkpoints slice `slice_` may go on from, best first; some may be gone.
+
+    Args:
+        inherits: the trial began with a checkpoint of another.
+    """
     names = list_names(folder)
     holders = sorted((int(m[1]) for n in names if (m := _FENCE.match(n))), reverse=True)
     for holder in holders:
@@ -105,7 +110,8 @@ def candidates(folder: Path, slice_: int) -> list[str]:
         choice = _read_choice(fence_path(folder, holder))
         if choice is not None:
             return checkpoints_of(names, holder) + choice
-    return checkpoints_of(names, 1) if slice_ > 1 else []
+    first = checkpoints_of(names, 1) if slice_ > 1 else []
+    return [*first, INHERITED] if inherits else first
 
 
 def record_choice(folder: Path, slice_: int, lineage: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpc_hpo.clock import Clock
 from hpc_hpo.errors import StorageError
-from hpc_hpo.model import ErrorInfo, SliceEnd, SliceOutcome, SliceRequest, TaskSpec
+from hpc_hpo.model import INHERITED, ErrorInfo, SliceEnd, SliceOutcome, SliceRequest, TaskSpec
 from hpc_hpo.worker.checkpoint import choose, remove_leftovers
 from hpc_hpo.worker.fence import Fenced, candidates, check_fence, claim, record_choice
 from hpc_hpo.worker.job import SliceJob, stamp, trial_folder
@@ -77,9 +77,15 @@ def _begin(
     """Claim the trial and choose the checkpoint to go on from (see fence)."""
     folder, number = trial_folder(request), request["slice"]
     claim(folder, number)
-    saved, lineage = None, list[str]()
-    if number > 1:
-        saved, lineage = choose(folder, candidates(folder, number), log.note)
+    saved, lineage, parent = None, list[str](), request.get("parent")
+    if number > 1 or parent is not None:
+        names = candidates(folder, number, parent is not None)
+        saved, lineage = choose(folder, names, log.note)
+        if saved is None and parent is not None:
+            raise StorageError(
+                f"the checkpoint of trial {parent['trial']} that this trial goes on from is "
+                f"damaged or gone: {folder / INHERITED}"
+            )
         record_choice(folder, number, lineage)
         check_fence(folder, number)
         remove_leftovers(folder, number)

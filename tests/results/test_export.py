@@ -65,7 +65,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for row in rows:
         point = json.loads(row.pop("point_json"))
         for name, value in row.items():
-            if value == "" or value != value or (name == "rank" and value == 0):
+            none = (name == "rank" and value == 0) or (name == "parent" and value == -1)
+            if value == "" or value != value or none:
                 row[name] = None
         row |= {f"point.{name}": point.get(name) for name in names}
     return rows

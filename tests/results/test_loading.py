@@ -224,6 +224,7 @@ def test_that_a_frame_has_the_types_of_its_values(folder: Path) -> None:
         "trial": "int64", "segment": "string", "state": "string", "loss": "float64",
         "rank": "Int64", "slices": "int64", "failures": "int64", "lost": "int64",
         "busy_s": "float64", "started": "", "ended": "", "error": "string",
+        "parent": "Int64",
         "point.lr": "float64", "point.act": "string", "point.deep": "bool",
         "point.shape": "object", "point.width": "Int64",
     }  # fmt: skip

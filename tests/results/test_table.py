@@ -41,6 +41,7 @@ def test_that_rows_are_flat_and_in_order_of_the_trials() -> None:
         "started": ev.START - 10,
         "ended": None,
         "error": "exit status 1",
+        "parent": None,
     }
     assert second | {"loss": 0.5, "rank": 1, "slices": 2, "lost": 1, "busy_s": 12.0} == second
     assert (second["started"], second["ended"]) == (ev.START + 15, ev.START + 40)

@@ -34,11 +34,13 @@ def test_that_a_budget_without_any_limit_of_work_is_refused(tmp_path):
     assert "valid: trials, epochs or node_hours" in str(found.value)
 
 
-def test_that_steps_are_no_budget_of_a_command(tmp_path):
+def test_that_steps_are_no_budget_of_an_evaluation(tmp_path):
+    command = {"objective": None, "command": ["true"]}
+    assert study(tmp_path, budget={"epochs": 4}, **command).budget.epochs == 4
     with pytest.raises(InputError) as found:
-        study(tmp_path, budget={"epochs": 4}, objective=None, command=["true"])
+        study(tmp_path, budget={"epochs": 4}, contract="evaluation", **command)
     assert found.value.key == "budget.epochs"
-    assert "report no steps" in str(found.value)
+    assert "reports no steps" in str(found.value)
 
 
 def test_that_another_kind_of_limit_between_runs_is_harmless(tmp_path):

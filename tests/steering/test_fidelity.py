@@ -16,7 +16,7 @@ from hpc_hpo.steering.fidelity.median import Median
 from hpc_hpo.steering.fidelity.rungs import Rungs
 from hpc_hpo.steering.terms import Terms
 from hpc_hpo.study import load_study
-from hpc_hpo.study.sections import Fidelity
+from hpc_hpo.study.fidelity import Fidelity
 from tests.steering.test_loop import completed, ended, steer
 
 ASHA = Fidelity(policy="asha", min=1, max=27, eta=3)

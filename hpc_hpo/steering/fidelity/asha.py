@@ -78,7 +78,7 @@ class Asha:
         self._rungs = [Rung(step, eta) for step in steps]
         self._at: dict[int, int] = {}
 
-    def begun(self, trial: int) -> int | None:
+    def begun(self, trial: int, step: int = 0) -> int | None:
         return self._rungs[0].step if self._rungs else None
 
     def reached(self, standing: Standing) -> bool:
@@ -140,7 +140,7 @@ class Hyperband:
         self._passes = [0.0] * len(self._brackets)
         self._of: dict[int, Asha] = {}
 
-    def begun(self, trial: int) -> int | None:
+    def begun(self, trial: int, step: int = 0) -> int | None:
         index = min(range(len(self._passes)), key=lambda i: (self._passes[i], i))
         self._passes[index] += self._steps[index]
         self._of[trial] = self._brackets[index]

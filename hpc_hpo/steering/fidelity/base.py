@@ -22,8 +22,9 @@ class Standing(NamedTuple):
 class Policy(Protocol):
     """Decides for the trials of one segment."""
 
-    def begun(self, trial: int) -> int | None:
-        """A trial was asked; the step at which its first slice is to pause, None: at none."""
+    def begun(self, trial: int, step: int = 0) -> int | None:
+        """A trial was asked, which goes on from a step that another has reached, or from 0; the
+        step at which its first slice is to pause, None: at none."""
 
     def reached(self, standing: Standing) -> bool:
         """A trial has paused at its rung; whether it may go on at once."""

@@ -29,7 +29,7 @@ class Median:
         self._ripe: dict[int, int | None] = {}
         self._condemned: dict[int, None] = {}
 
-    def begun(self, trial: int) -> int | None:
+    def begun(self, trial: int, step: int = 0) -> int | None:
         return self._next(0)
 
     def _next(self, step: int) -> int | None:

@@ -7,17 +7,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import Trial
+from hpc_hpo.model import Trial, TrialState
 from hpc_hpo.steering.fidelity.asha import Asha, Hyperband
 from hpc_hpo.steering.fidelity.base import Policy, Standing
 from hpc_hpo.steering.fidelity.median import Median
-from hpc_hpo.study.sections import Fidelity
+from hpc_hpo.steering.fidelity.pbt import Pbt
+from hpc_hpo.study.fidelity import QUANTILE, Fidelity
 
 POLICIES: dict[str, Callable[[int, int, int], Policy]] = {
     "asha": Asha,
     "hyperband": Hyperband,
     "median": Median,
 }
+
+
+def make_policy(spec: Fidelity) -> Policy:
+    """The policy of one segment, new."""
+    if spec.policy != "pbt":
+        return POLICIES[spec.policy](spec.min, spec.max, spec.eta)
+    assert spec.population is not None, "refused without"
+    quantile = QUANTILE if spec.quantile is None else spec.quantile
+    return Pbt(spec.population, spec.first, spec.max, quantile)
 
 
 class Rungs:
@@ -57,14 +67,18 @@ class Rungs:
     def _policy(self, trial: Trial) -> Policy:
         if trial.segment not in self._policies:
             assert self._spec is not None, "trials pause at rungs of a policy"
-            spec = self._spec
-            self._policies[trial.segment] = POLICIES[spec.policy](spec.min, spec.max, spec.eta)
+            self._policies[trial.segment] = make_policy(self._spec)
         return self._policies[trial.segment]
 
     def begun(self, trial: Trial) -> None:
         """A trial was asked."""
-        if self._spec is not None:
-            self._first[trial.id] = self._policy(trial).begun(trial.id)
+        if self._spec is None:
+            return
+        policy = self._policy(trial)
+        self._first[trial.id] = policy.begun(trial.id, trial.base)
+        if trial.parent is not None and isinstance(policy, Pbt):
+            policy.replaced(trial.parent["replaces"])
+            self._live[trial.segment] = None
 
     def stop_step(self, trial: Trial) -> int | None:
         """Where the next slice of a trial that does not wait pauses."""
@@ -106,7 +120,10 @@ class Rungs:
         self._first.pop(trial.id, None)
         self._forced.pop(trial.id, None)
         if self._spec is not None:
-            self._policy(trial).ended(trial.id)
+            policy = self._policy(trial)
+            policy.ended(trial.id)
+            if isinstance(policy, Pbt) and trial.state is TrialState.FAILED:
+                policy.failed(trial.id, trial.rungs[-1] if trial.rungs else 0)
             self._live[trial.segment] = None
 
     def forget(self, segment: str | None) -> None:
@@ -134,6 +151,14 @@ class Rungs:
             elif runs(self._state.trials[found[0]]):
                 return self._state.trials[found[0]], found[1]
         return None
+
+    def populations(self) -> Iterator[Pbt]:
+        """The policies that replace trials by copies of others."""
+        return (policy for policy in self._policies.values() if isinstance(policy, Pbt))
+
+    def wakes(self, segment: str | None) -> None:
+        """Somebody may be ripe there who was not."""
+        self._live[segment] = None
 
     def condemned(self) -> Trial | None:
         """A trial that is to be stopped for good."""
