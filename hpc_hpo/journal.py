@@ -39,6 +39,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpc_hpo.block_record import BlockRecord
 from hpc_hpo.journal_file import RESERVE_BYTES as RESERVE_BYTES
 from hpc_hpo.journal_file import Journal as Journal
 from hpc_hpo.journal_file import one_of_each, one_text
@@ -46,7 +47,6 @@ from hpc_hpo.journal_file import read_events as read_events
 from hpc_hpo.journal_file import salvage as salvage
 from hpc_hpo.model import (
     FINAL,
-    BlockRecord,
     SliceEnd,
     SliceRecord,
     Trial,

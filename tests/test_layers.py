@@ -21,6 +21,7 @@ ROOMS: dict[int, list[set[str]]] = {
         {
             "model",
             "search_log",
+            "block_record",
             "segment_record",
             "ranks",
             "space",

@@ -12,9 +12,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.panel import Panel
 from rich.text import Text
 
+from hpc_hpo.block_record import BlockRecord
 from hpc_hpo.cli.common import duration, one_line, value_text
 from hpc_hpo.cli.tally import Scene, chosen_segments, live_blocks, sampled
-from hpc_hpo.model import BlockRecord
 from hpc_hpo.results.failures import cause_of, message_pattern
 from hpc_hpo.results.limits import node_seconds
 

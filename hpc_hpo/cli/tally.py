@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hpc_hpo.block_record import BlockRecord
 from hpc_hpo.cli.common import value_text
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import BlockRecord, Trial, TrialState
+from hpc_hpo.model import Trial, TrialState
 from hpc_hpo.pilot.base import Capacity
 from hpc_hpo.results.fronts import Front, goals_of, named
 from hpc_hpo.results.limits import Limit, limits

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpc_hpo.block_record import BlockRecord
 from hpc_hpo.folder import StudyFolder, steering_alive
 from hpc_hpo.journal import StudyState
-from hpc_hpo.model import BlockRecord, SliceEnd, TrialState
+from hpc_hpo.model import SliceEnd, TrialState
 from hpc_hpo.results.fronts import front_row
 from hpc_hpo.results.limits import limits, node_seconds
 from hpc_hpo.results.segments import SegmentRow, segment_counts, segment_rows
