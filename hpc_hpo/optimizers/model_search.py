@@ -9,6 +9,7 @@ from the numbers of asks and tells alone, so a replay goes on in the middle of a
 from __future__ import annotations
 
 import copy
+import itertools
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
@@ -162,7 +163,14 @@ class ModelSearch(BaseOptimizer):
         if self._chunk != (self._epoch, start):
             known = self._features.rows
             before = np.vstack([known, self.codec.encode(list(batch))])[:start]
-            self._queue = self._choose(start, size, self._epoch[0], before, taken)
+            if start < number:
+                # After a restart, or under other losses: the chunk is that of all its numbers, not
+                # of those that are left.
+                first = itertools.islice(itertools.chain(self.points.values(), batch), start)
+                earlier: Collection[str] = {self.space.key(p) for p in first}
+            else:
+                earlier = taken
+            self._queue = self._choose(start, size, self._epoch[0], before, earlier)
             self._chunk = self._epoch, start
         while self._queue:
             point = self._queue.pop(0)

@@ -232,3 +232,21 @@ def test_that_equal_losses_do_not_make_the_first_points_good():
         optimizer.tell(trial, 0.0 if trial in (30, 31, 32) else 1.0)
     found = [point["x"] for point in optimizer.ask(range(100, 108))]
     assert np.median(np.abs(np.array(found) - 31 / 40)) < 0.1
+
+
+def test_that_a_replay_in_the_middle_of_a_chunk_goes_on_with_it():
+    whole, events, open_, points = create(BAYES, CUBE, 5, budget=80), [], [], {}
+    # With 27 in flight a fit serves three points.
+    for number in range(50):
+        (points[number],) = whole.ask([number])
+        events.append(("adopt", number, points[number]))
+        open_.append(number)
+        if len(open_) > 27:
+            told = open_.pop(0)
+            whole.tell(told, bowl(points[told]))
+            events.append(("tell", told, bowl(points[told])))
+    for cut in range(40, 50):
+        resumed = create(BAYES, CUBE, 5, budget=80)
+        for kind, number, value in events[: events.index(("adopt", cut, points[cut]))]:
+            getattr(resumed, kind)(number, value)
+        assert resumed.ask([cut]) == [points[cut]]
