@@ -288,7 +288,11 @@ def _build(content: dict[str, Any]) -> Any:
 
     space = Space.parse(content["space"], constraints=content["constraints"])
     return create(
-        content["spec"], space, content["seed"], budget=content["budget"], signs=content["signs"]
+        content["spec"],
+        space,
+        content["seed"],
+        budget=content["budget"],
+        signs=content.get("signs", ()),
     )
 
 
