@@ -1,10 +1,12 @@
 """Whether free workers wait for steering, from 100 workers to all of Summit: in virtual time.
 
-    python benchmarks/machine_scale.py [--nodes 17,91,921,4608] [--hours 2] [--json FILE]
+    python benchmarks/machine_scale.py [--nodes 17,91,921,4608] [--hours H] [--json FILE]
 
 For each size one block of the study's trials (lognormal, 10 min in the mean, with checkpoints) runs
 from its start to its walltime under the simulator, with the default optimiser; the loop's CPU time
-is charged to the virtual clock. Goal: at least 0.98 of the workers' time in trials.
+is charged to the virtual clock. The walltime is the longest that Summit's bin for the size allows,
+from 2 h to 24 h, or `--hours`. Goal: at least 0.98 of the time in trials. The whole machine
+for 24 h is 4 million trials: an hour of computing and 10 GB of memory.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 import yaml
 from common import machine, write_result
 
+from hpc_hpo.pilot.queues import longest_walltime
 from hpc_hpo.simulate.draws import Draw
 from hpc_hpo.simulate.run import Assumptions, prepare, simulate
 from hpc_hpo.site import load_site
@@ -27,7 +30,7 @@ SIGMA = 0.5
 MEAN_S = 600.0
 
 
-def measure(folder: Path, nodes: int, hours: float, optimizer: str) -> dict[str, float]:
+def measure(folder: Path, nodes: int, hours: float | None, optimizer: str) -> dict[str, float]:
     """One size."""
     spec = {
         "name": "scale", "objective": "objective.py:train", "optimizer": optimizer,
@@ -37,7 +40,8 @@ def measure(folder: Path, nodes: int, hours: float, optimizer: str) -> dict[str,
     }  # fmt: skip
     (folder / "study.yaml").write_text(yaml.safe_dump(spec))
     site = load_site("summit")
-    walltime = 3600.0 * hours
+    walltime = longest_walltime(site, None, nodes) if hours is None else 3600.0 * hours
+    assert walltime is not None, "Summit's bins have walltimes"
     study = prepare(
         load_study(folder / "study.yaml"), site, nodes=nodes, walltime_s=walltime, blocks=1
     )
@@ -50,7 +54,7 @@ def measure(folder: Path, nodes: int, hours: float, optimizer: str) -> dict[str,
     begun = time.perf_counter()
     found = simulate(study, site, given)
     done = found.state.trial_states["completed"]
-    row = {"workers": 6.0 * nodes, "hours": hours, "utilisation": found.utilisation}
+    row = {"workers": 6.0 * nodes, "hours": walltime / 3600, "utilisation": found.utilisation}
     row |= {name: value / found.allocated_s for name, value in found.parts.items()}
     row |= {
         "completed": done, "wait_p50_s": found.waits[0], "wait_p99_s": found.waits[1],
@@ -64,13 +68,14 @@ def main() -> None:
     """Measure, print a table, save the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", default="17,91,921,4608")
-    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--hours", type=float)
     parser.add_argument("--optimizer", default="auto")
     parser.add_argument("--json")
     options = parser.parse_args()
     facts, rows = machine(), []
     print(
-        "workers  hours  completed  utilisation  start-up  waiting   ends  p50 s  p99 s  ms/trial"
+        "workers  hours  completed  utilisation  checkpoints  start-up  waiting    ends"
+        "  p50 s  p99 s  ms/trial"
     )
     for nodes in map(int, options.nodes.split(",")):
         with tempfile.TemporaryDirectory() as scratch:
@@ -79,7 +84,7 @@ def main() -> None:
         print(
             f"{row['workers']:7.0f}  {row['hours']:5.1f}  {row['completed']:9.0f}"
             f"  {row['utilisation']:11.4f}  {row['checkpoints']:11.4f}  {row['start-up']:8.4f}"
-            f"  {row['waiting for points']:7.4f}  {row['ends of blocks']:5.3f}"
+            f"  {row['waiting for points']:7.4f}  {row['ends of blocks']:.4f}"
             f"  {row['wait_p50_s']:5.3f}  {row['wait_p99_s']:5.2f}  {row['cpu_ms_per_trial']:8.2f}",
             flush=True,
         )
