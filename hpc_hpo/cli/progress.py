@@ -23,6 +23,8 @@ DRAW_EVERY_S = 1.0
 #: a core, whatever the machine, the terminal and the number of segments. What is left to 1 % is for
 #: reading the journal.
 PAUSE_PER_DRAW = 250.0
+#: Lines above the picture with one drawing of it: where all fails, nothing else would be drawn.
+MOST_LINES = 5
 #: Seconds between two summaries of the plain log at least, and only when something has changed.
 LINE_EVERY_S = 30.0
 #: The plain log looks for segments that cannot run this often, in seconds.
@@ -207,6 +209,8 @@ class LivePanel:
         self._title = title
         self._next_draw = 0.0
         self._last: StudyState | None = None
+        self._lines: list[str] = []
+        self._untold = 0
         self._live = Live(console=Console(highlight=False), auto_refresh=False)
         self._size = self._live.console.size
         self._live.start()
@@ -227,9 +231,9 @@ class LivePanel:
         """Redraw when it is due, and at once when the terminal has another size."""
         for trial in self._tally.update(state):
             if text := self._tally.asked_network(trial):
-                self.say(text)
+                self._lines.append(text)
             if trial.loss is None:
-                self.say(failure_text(trial))
+                self._fail(trial)
         if self._last is not state:
             # The first picture does not wait.
             self._last, self._next_draw = state, 0.0
@@ -243,6 +247,12 @@ class LivePanel:
             pause = PAUSE_PER_DRAW * (self._cpu() - begun)
             self._next_draw = now + max(DRAW_EVERY_S, pause)
 
+    def _fail(self, trial: Trial) -> None:
+        if len(self._lines) < MOST_LINES:
+            self._lines.append(failure_text(trial))
+        else:
+            self._untold += 1
+
     def _wipe(self) -> None:
         """Clear what is to be seen: a terminal that changes its width breaks the lines of the
         old picture, and nobody can tell where it began."""
@@ -252,7 +262,14 @@ class LivePanel:
     def _draw(self, scene: Scene) -> None:
         from hpc_hpo.cli.screen import Screen
 
-        self._live.update(Screen(scene), refresh=True)
+        lines, untold = self._lines, self._untold
+        if untold:
+            lines.append(f"{untold} more trial{'s' * (untold != 1)} failed")
+        self._lines, self._untold = [], 0
+        # Lines above the picture draw it, too: all at once, and the picture not a second time.
+        self._live.update(Screen(scene), refresh=not lines)
+        if lines:
+            self.say("\n".join(lines))
 
     def close(self) -> None:
         """Leave a last drawing on the screen, of how it all ended."""

@@ -20,7 +20,7 @@ from hpc_hpo.results.summary import study_state
 from hpc_hpo.steerer.chain import read_chain, waiting_job
 
 #: How often the journal is looked at, in seconds.
-LOOK_S = 0.25
+LOOK_S = 0.5
 #: ... and who steers the study: a file that its writer refreshes every ten seconds.
 HOLDER_EVERY_S = 2.0
 #: As a shell reports a process ended by SIGINT.

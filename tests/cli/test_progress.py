@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from rich.cells import cell_len
 from rich.console import Console
 
-from hpc_hpo.cli.progress import PlainLog
+from hpc_hpo.cli.progress import MOST_LINES, LivePanel, PlainLog
 from hpc_hpo.cli.screen import ASCII_BARS, BARS, Screen, clock_text, fit, sparkline
 from hpc_hpo.cli.tally import Scene, Tally, chosen_segments, journal_capacity, sampled
 from hpc_hpo.journal import Event, StudyState, replay
@@ -284,3 +284,32 @@ def test_that_a_note_is_told_once() -> None:
 def test_that_an_empty_state_can_be_drawn() -> None:
     empty = Scene("digits", tally_at(0), StudyState(), Capacity(0, None, 0), steered=False)
     assert "0 of 10" in drawn(empty)
+
+
+def test_that_many_failures_are_told_with_one_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [T]
+    state = replay([ev.run()])
+    tally = Tally({"name": "s", "budget": {"trials": 99}}, lambda: clock[0])
+    with CliRunner().isolation() as (out, *_):
+        panel = LivePanel(tally, "s")
+        panel.update(state, Capacity(2, None, 0))
+        drawn: list[Scene] = []
+        real = LivePanel._draw
+        monkeypatch.setattr(
+            LivePanel, "_draw", lambda own, scene: (drawn.append(scene), real(own, scene))
+        )
+        for number in range(30):
+            state.apply(ev.asked(number, {"x": 1}))
+            state.apply(ev.submit(number))
+            error = {"kind": "exit", "message": f"no {number}"}
+            state.apply(ev.end(number, 1, "failed", "failed", error=error))
+            panel.update(state, Capacity(2, None, 0))
+        assert not drawn, "it is not due yet"
+        clock[0] += 1e6
+        panel.update(state, Capacity(2, None, 0))
+        assert len(drawn) == 1
+        panel.close()
+        told = [line for line in out.getvalue().decode().splitlines() if " failed" in line]
+    named = [line for line in told if line.startswith("trial ")]
+    assert named == [f"trial {n} failed: no {n}" for n in range(MOST_LINES)]
+    assert "25 more trials failed" in told
