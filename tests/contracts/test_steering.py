@@ -171,8 +171,13 @@ def test_that_points_beyond_their_space_still_teach_and_are_never_given() -> Non
     assert all(type(p["n"]) is int for p in found)
 
 
-#: All that chooses points itself.
-CHOOSING = [name for name in BUILT_IN if name not in ("points", "idds")]
+#: All that chooses points itself, by one loss.
+CHOOSING = [name for name in BUILT_IN if name not in ("points", "idds", "nsga2")]
+
+
+def test_that_an_optimizer_of_several_objectives_is_refused() -> None:
+    with pytest.raises(InputError, match="--optimizer: it is for several objectives"):
+        steer({"points": [], "opt_space": METHODS}, 2, 10, "nsga2")
 
 
 @pytest.mark.parametrize("optimizer", [*CHOOSING, '{"surrogate": "GP"}', '{"surrogate": "RF"}'])
