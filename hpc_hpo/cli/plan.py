@@ -19,7 +19,7 @@ from hpc_hpo.pilot.queues import lsf_walltime, queue_name
 from hpc_hpo.plan import QUEUE_WAIT_S, START_UP_S, Choice, Plan, make_plan
 from hpc_hpo.simulate.draws import Draw, parse_draw
 from hpc_hpo.simulate.run import Assumptions
-from hpc_hpo.simulate.sample import Sample, sample
+from hpc_hpo.simulate.sample import Sample, samples
 from hpc_hpo.units import DURATION_FORMS, format_duration, parse_duration
 
 HEADS = (
@@ -88,13 +88,14 @@ def plan(
         trial_time or Draw("constant", (study.trial.expected_time or 0.0,)),
         queue_wait=Draw("constant", (wait_s,)), start_up=Draw("constant", (start_up_s,)),
     )  # fmt: skip
-    samples = {
-        choice: sample(study, site, choice, given) for choice in made.choices
+    shown = [
+        choice for choice in made.choices
         if simulated or (simulated is None and (choice == made.recommended or choice.asked))
-    }  # fmt: skip
+    ]  # fmt: skip
+    known = samples(study, site, shown, given)
     if as_json:
         facts = {"study": study.name, "site": site.name, "queue": queue}
-        click.echo(json.dumps({**facts, **_plain(made, samples)}))
+        click.echo(json.dumps({**facts, **_plain(made, known)}))
         return
     click.echo(f"{study.name} at {site.name}" + (f", queue {queue}" if queue else ""))
     _echo_table([HEADS, *(_row(choice, made) for choice in made.choices)])
@@ -105,7 +106,7 @@ def plan(
         click.echo("= what the study asks for; blocks: auto would take the recommended one")
     if made.refused:
         click.echo(f"the study's own blocks are not possible: {made.refused}")
-    _echo_samples(made, samples, given)
+    _echo_samples(made, known, given)
     for window in free:
         lasting = "" if window.seconds == math.inf else f" for {duration(window.seconds)}"
         click.echo(f"free now: {window.nodes} nodes{lasting}")
@@ -115,11 +116,11 @@ def plan(
         click.echo(f"assumed: {assumption}")
 
 
-def _plain(made: Plan, samples: Mapping[Choice, Sample | None]) -> dict[str, Any]:
+def _plain(made: Plan, known: Mapping[Choice, Sample]) -> dict[str, Any]:
     best = made.recommended
     rows = [
         {**asdict(choice), "jobs": choice.jobs, "recommended": choice == best,
-         "simulated": asdict(found) if (found := samples.get(choice)) else None}
+         "simulated": asdict(found) if (found := known.get(choice)) else None}
         for choice in made.choices
     ]  # fmt: skip
     return {
@@ -151,9 +152,8 @@ def _row(choice: Choice, made: Plan) -> tuple[str, ...]:
     )
 
 
-def _echo_samples(made: Plan, samples: Mapping[Choice, Sample | None], given: Assumptions) -> None:
+def _echo_samples(made: Plan, known: Mapping[Choice, Sample], given: Assumptions) -> None:
     """What the simulations came to."""
-    known = {choice: found for choice, found in samples.items() if found is not None}
     if not known:
         return
     trials = max(found.trials for found in known.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hpc_hpo.pilot.shapes import Shapes
@@ -13,8 +14,8 @@ from hpc_hpo.site import Site
 from hpc_hpo.study import Study
 from hpc_hpo.workload import work_of
 
-#: Trials of a sample, where blocks can be made so much smaller; at most, where they cannot.
-SAMPLE, MOST = 500, 1000
+#: Trials of all samples of a plan together, and of one where there are many: a few seconds' work.
+ALL, LEAST = 8_000, 500
 #: Looks at the blocks in the time of one trial, and the longest and shortest time between two.
 LOOKS, NAPS_S = 50, (NAP_S, 60.0)
 
@@ -36,30 +37,43 @@ class Sample:
     finish_s: float
 
 
-def sample(study: Study, site: Site, choice: Choice, given: Assumptions) -> Sample | None:
+def samples(
+    study: Study, site: Site, choices: Sequence[Choice], given: Assumptions
+) -> dict[Choice, Sample]:
+    """Simulate choices of a plan, each with its part of ALL trials; without those that `sample` has
+    nothing on."""
+    most = max(LEAST, ALL // max(1, len(choices)))
+    found = {choice: sample(study, site, choice, given, most) for choice in choices}
+    return {choice: one for choice, one in found.items() if one is not None}
+
+
+def sample(
+    study: Study, site: Site, choice: Choice, given: Assumptions, most: int
+) -> Sample | None:
     """Simulate a choice of a plan; None where the study has too many segments for a sample.
 
-    A study of more than SAMPLE trials has a part of them simulated, on blocks that are smaller by
+    A study of more than `most` trials has a part of them simulated, on blocks that are smaller by
     as much: as many rounds of trials, in blocks as long. Where blocks have too few nodes for
-    that, the first MOST trials are, and the rest is taken to go on like them. Points are
-    random, which is quick, and steering takes no time.
+    that, the first ones are, and the rest is taken to go on like them. Points are random, which
+    is quick, and steering takes no time.
 
     Args:
         study: with an expected time of trials.
         given: of it, the times are used, and what fails.
+        most: trials that are simulated.
 
     Raises:
         InputError: the budget does not tell how many trials there are.
     """
     trials = work_of(study, site, given.start_up.mean)[0].trials
     least = Shapes(study, site).largest.nodes
-    nodes = max(least, math.ceil(choice.nodes * min(1.0, SAMPLE / trials)))
+    nodes = max(least, math.ceil(choice.nodes * min(1.0, most / trials)))
     shrunk = choice.nodes / nodes
     wanted = max(1, round(trials / shrunk))
-    taken = min(wanted, MOST)
+    taken = min(wanted, most)
     more = wanted / taken
     named = study.segments.named
-    if named and len(study.segments) > MOST:
+    if named and len(study.segments) > most:
         return None
     nap_s = min(max(given.trial_time.mean / LOOKS, NAPS_S[0]), NAPS_S[1])
     assumed = replace(
