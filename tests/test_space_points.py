@@ -233,7 +233,9 @@ def test_that_numpy_values_and_rounding_errors_become_canonical_plain_values():
     assert point == {"x": 1.0, "n": 3, "c": 2, "q": 0.3}
     assert is_plain(point)
     assert space.validate({"x": -0.0, "n": 3.0, "c": 1, "q": 0})["n"] == 3
-    assert '"x":0.0' in space.key(space.validate({"x": -0.0, "n": 0, "c": 1, "q": 0}))
+    zeros = [space.validate({"x": zero, "n": 0, "c": 1, "q": 0}) for zero in (-0.0, 0.0)]
+    assert space.key(zeros[0]) == space.key(zeros[1])
+    assert space.key(zeros[0]) != space.key(space.validate({**zeros[0], "x": 0.5}))
 
 
 def test_that_a_list_handed_out_does_not_let_its_receiver_change_the_space():

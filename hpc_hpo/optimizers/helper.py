@@ -213,7 +213,7 @@ class Fitter:
         self._tenants: dict[int, _Tenant] = {}
 
     def take(self, message: tuple[str, int, Any]) -> None:
-        """Take one message in: new, events, or drop."""
+        """Take one message in: new, adopted and told (the history), events, want, or drop."""
         kind, number, content = message
         if kind == "new":
             self._tenants[number] = _Tenant(_build(content))
@@ -223,6 +223,10 @@ class Fitter:
             tenant = self._tenants[number]
             tenant.pace = max(tenant.pace, content)
             tenant.short = content > len(tenant.sent)
+        elif kind in ("adopted", "told"):
+            how = "adopt" if kind == "adopted" else "tell"
+            for trial, value in zip(*content, strict=True):
+                self._happen(self._tenants[number], (how, trial, value))
         else:
             tenant = self._tenants[number]
             for event in content:

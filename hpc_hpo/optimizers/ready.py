@@ -7,14 +7,13 @@ points of the Sobol design while there is no model, then neighbours of the best.
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,7 +41,8 @@ _RANDOM = 0.1
 _START_S = 10.0
 #: Points asked for at once that the helper is told of beforehand.
 _BURST = 8
-#: Events in one message.
+#: Trials of the history in one message; they go as columns, as a tuple for each would take more
+#: memory than their points do.
 _FRAME = 20_000
 #: Deaths of the helper until the search goes on without it.
 _MOST_DEATHS = 3
@@ -148,19 +148,17 @@ class ReadyOptimizer(BaseOptimizer):
             self._generation = helper.generation
             helper.send(("new", self._number, self._what))
             self._events = []
-            history = self._history()
-            while part := list(itertools.islice(history, _FRAME)):
-                helper.send(("events", self._number, part))
+            told: Mapping[int, Any] = self._lists if self._signs else self.losses
+            for kind, known in (("adopted", self.points), ("told", told)):
+                numbers = list(known)
+                for begin in range(0, len(numbers), _FRAME):
+                    part = numbers[begin : begin + _FRAME]
+                    helper.send((kind, self._number, (part, [known[n] for n in part])))
             with self._lock:
                 self._queue.clear()
         if self._events:
             helper.send(("events", self._number, self._events))
             self._events = []
-
-    def _history(self) -> Iterator[tuple[Any, ...]]:
-        yield from (("adopt", t, p) for t, p in self.points.items())
-        told = self._lists if self._signs else self.losses
-        yield from (("tell", t, loss) for t, loss in told.items())
 
     def _receive(self, content: dict[str, Any]) -> None:
         """In the helper's thread: a new batch replaces what is left of the last."""

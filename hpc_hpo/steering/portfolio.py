@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hpc_hpo.journal import Event, StudyState
 from hpc_hpo.model import Trial, TrialState
 from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.search_log import SearchLog
 from hpc_hpo.space import canonical
 from hpc_hpo.steering.requests import NO_REQUESTS, Requests
 from hpc_hpo.steering.search import (
@@ -37,7 +38,7 @@ from hpc_hpo.steering.search import (
     Status,
 )
 from hpc_hpo.steering.seat import Seat
-from hpc_hpo.steering.telling import replay_into, tell_end, tell_rung
+from hpc_hpo.steering.telling import TOLD_OF, replay_into, tell_end, tell_rung
 from hpc_hpo.steering.transfer import Neighbours, pioneers
 
 
@@ -110,8 +111,8 @@ class Portfolio:
             seat = self._seats.get(trial.segment)
             if seat is None or trial.superseded or seat.log is None:
                 continue
-            if kind in ("asked", "heard", "told"):
-                seat.log.append((kind, trial))
+            if kind in TOLD_OF:
+                seat.log.append(kind, number)
             if kind == "asked":
                 self._advance(seat)
                 self._note(seat, trial)
@@ -132,7 +133,7 @@ class Portfolio:
         if seat.optimizer is not None:
             tell_rung(seat.optimizer, trial, self._sign, len(trial.heard) - 1)
         elif seat.log is not None:
-            seat.log.append(("heard", trial))
+            seat.log.append("heard", trial.id)
 
     def _signed(self, loss: float | list[float] | None) -> float | list[float] | None:
         return self._sign * loss if isinstance(loss, (int, float)) else loss
@@ -147,7 +148,7 @@ class Portfolio:
         if seat.optimizer is not None:
             tell_end(seat.optimizer, trial, self._sign)
         elif seat.log is not None:
-            seat.log.append(("told", trial))
+            seat.log.append("told", trial.id)
         self.changed(trial.segment)
 
     def runs(self, trial: Trial) -> bool:
@@ -161,7 +162,7 @@ class Portfolio:
         """Look anew at a search whose record has changed."""
         seat = self._seats[name]
         if begun_again:
-            seat.optimizer, seat.log, seat.gains = None, [], Gains()
+            seat.optimizer, seat.log, seat.gains = None, SearchLog(), Gains()
             seat.copied, seat.own = 0, set()
             if self._alike is not None:
                 self._alike.forgotten(name)
@@ -389,12 +390,6 @@ class Portfolio:
             for number, given in enumerate(seat.record.told, FIRST_GIVEN):
                 made.adopt(number, given.point)
                 made.tell(number, self._signed(given.loss))
-            log = self._log_of(seat.search.name) if seat.log is None else seat.log
-            replay_into(made, log, self._sign)
+            replay_into(made, seat.history(), self._sign)
             seat.optimizer, seat.log = made, None
         return seat.optimizer
-
-    def _log_of(self, name: str | None) -> list[tuple[str, Trial]]:
-        found = ((kind, self._state.trials[number]) for kind, number in self._state.search_log)
-        kept = ((k, t) for k, t in found if k in ("asked", "heard", "told"))
-        return [(k, t) for k, t in kept if t.segment == name and not t.superseded]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from hpc_hpo.journal import StudyState
 from hpc_hpo.model import Trial
 from hpc_hpo.optimizers.base import Optimizer
+from hpc_hpo.search_log import SearchLog
 from hpc_hpo.segment_record import SegmentRecord
 from hpc_hpo.steering.search import ENOUGH, UNLIMITED, Gains, Proposal, Search, Status
+from hpc_hpo.steering.telling import TOLD_OF
 
 _NOT_BEGUN = SegmentRecord()
 
@@ -24,8 +28,8 @@ class Seat:
         self.status = Status.STOPPED
         self.gains = Gains()
         self.optimizer: Optimizer | None = None
-        #: ("asked" | "told", trial) before the optimiser was made; None: look them up
-        self.log: list[tuple[str, Trial]] | None = []
+        #: "asked", "heard" and "told" before the optimiser was made; None: look them up
+        self.log: SearchLog | None = SearchLog()
         self.credit = 0  #: its part of what is left of the budget
         self.unended = 0  #: its part of the trials that are to end
         self.copied = 0  #: points taken from others
@@ -36,6 +40,14 @@ class Seat:
     def record(self) -> SegmentRecord:
         """What the journal says of it."""
         return self.state.segments.get(self.search.name, _NOT_BEGUN)
+
+    def history(self) -> Iterator[tuple[str, Trial]]:
+        """What its optimiser has to hear of, in order."""
+        name = self.search.name
+        for kind, number in self.state.search_log if self.log is None else self.log:
+            trial = self.state.trials[number]
+            if kind in TOLD_OF and trial.segment == name and not trial.superseded:
+                yield kind, trial
 
     def given(self, count: int) -> list[Proposal]:
         """What is left of its points of `start_from`, at most `count`."""

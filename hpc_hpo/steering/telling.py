@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from hpc_hpo.model import Trial, TrialState
 from hpc_hpo.optimizers.base import Optimizer
 
+#: What optimisers hear of, as the search log calls it.
+TOLD_OF = ("asked", "heard", "told")
 #: Rungs of one trial that have numbers of their own.
 _MOST = 1000
 
