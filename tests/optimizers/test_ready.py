@@ -22,7 +22,8 @@ SPACE = Space.parse({"x": {"float": [0, 1]}, "y": {"float": [0, 1]}, "n": {"int"
 SPEC = {"name": "bayes", "n_initial": 6}
 #: as the helper is told of an optimiser
 WHAT = {
-    "spec": SPEC, "space": SPACE.describe(), "constraints": [], "seed": 1, "budget": None
+    "spec": SPEC, "space": SPACE.describe(), "constraints": [], "seed": 1, "budget": None,
+    "signs": (),
 }  # fmt: skip
 SOON_S = 60.0
 
