@@ -88,7 +88,7 @@ class Seat:
         if self.optimizer is not None:
             self.optimizer.adopt(trial.id, trial.point)
         elif self.log is not None:
-            self.log.append(("asked", trial))
+            self.log.append("asked", trial.id)
 
     @property
     def lacking(self) -> str | None:
