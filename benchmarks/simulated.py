@@ -238,8 +238,9 @@ class _Machine:
             end, facts = "lost", {
                 "reason": "died", "wasted_s": round((goal - job.step) * pace, 3),
             }  # fmt: skip
-        elif job.fails and goal >= 4:
-            goal = max(job.step + 1, 4)
+        elif job.fails and (failing := max(job.step + 1, 4)) < goal:
+            # Before its rung: at it, it would have nothing left to do and never pause there.
+            goal = failing
             kind, message, tail = ERRORS[job.number % len(ERRORS)]
             n = 100 + job.number % 900
             error = {"kind": kind, "message": message.format(n=n), "log_tail": tail.format(n=n)}
