@@ -160,6 +160,12 @@ def test_that_the_page_shows_the_trials_below_their_study(server: Server, browse
     if PICTURE:
         page.locator("[data-component-id='mlflow.assistant.chat_panel.close']").first.click()
         page.get_by_text("Show more").first.click()
+        # Some attributes are chosen: the first click takes all, the second none.
+        for group in ("Attributes", "Attributes", "Metrics (", "Parameters ("):
+            row = page.locator("[class*=tree-treenode]", has_text=group).first
+            row.locator("[class*=tree-checkbox]").first.click()
+        page.keyboard.press("Escape")
+        page.mouse.click(700, 60)
         page.wait_for_timeout(5000)
         page.screenshot(path=PICTURE)
     outside = [url for url in asked if not url.startswith((server.base, "data:", "blob:"))]
