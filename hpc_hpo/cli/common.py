@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -14,9 +14,6 @@ from hpc_hpo.results.view import find_study as find_study
 from hpc_hpo.results.view import open_study as open_study
 from hpc_hpo.results.view import read_study as read_study
 from hpc_hpo.results.view import study_name as study_name
-
-#: A command, as click's decorators take and give it.
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: The argument of all commands that look at one study.
 path_argument = click.argument(
@@ -30,12 +27,6 @@ site_option = click.option(
 directory_option = click.option(
     "--dir", "directory", type=click.Path(path_type=Path), help="The study folder."
 )
-
-
-def file_option(flag: str, name: str, text: str) -> Callable[[Command], Command]:
-    """An option for a file that a command needs, read or written."""
-    path = click.Path(path_type=Path)
-    return click.option(flag, name, type=path, required=True, metavar="FILE", help=text)
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from hpc_hpo.cli.common import file_option, path_argument, site_option
+from hpc_hpo.cli.common import path_argument, site_option
+from hpc_hpo.cli.files import file_option
 from hpc_hpo.cli.progress import PlainLog
 from hpc_hpo.cli.run import DRAIN_SIGNALS, Interrupts, Wishes, report
 from hpc_hpo.cli.tally import Tally

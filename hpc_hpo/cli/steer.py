@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hpc_hpo.cli.common import file_option
+from hpc_hpo.cli.files import file_option
 from hpc_hpo.contracts.steering import DEFAULT_OPTIMIZER
 from hpc_hpo.contracts.steering import steer as answer
 from hpc_hpo.errors import InputError

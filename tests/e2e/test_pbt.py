@@ -8,7 +8,7 @@ import time
 import pytest
 
 from hpc_hpo.journal import read_events, replay
-from hpc_hpo.model import INHERITED, TrialState
+from hpc_hpo.model import INHERITED, SliceEnd, TrialState
 
 OBJECTIVE = """
 import time
@@ -72,8 +72,10 @@ def test_that_a_killed_population_goes_on_and_beats_its_random_members(workshop)
     members = [t for t in state.trials.values() if t.parent is None]
     assert len(done) == len(members) == 6
     for trial in state.trials.values():
-        if trial.parent is not None and trial.slices[0].end is not None:
-            assert trial.slices[0].restored == INHERITED
+        if trial.parent is not None and trial.reports:
+            # A slice that was lost with its worker tells nothing of where it began.
+            known = [s for s in trial.slices[:1] if s.end is not SliceEnd.LOST]
+            assert all(s.restored == INHERITED for s in known)
             assert min(trial.reports) == trial.parent["step"] + 1
     replaced = [t.parent["replaces"] for t in state.trials.values() if t.parent]
     assert len(replaced) == len(set(replaced))

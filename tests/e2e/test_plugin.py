@@ -21,6 +21,7 @@ def train(config, trial):
     return (config["x"] - 0.3) ** 2 + config["n"]
 """
 #: Says where it was fitted; its trials wait for that, so that the helper has the time to start.
+#: None is so short that points are asked ahead: with its last point a search drops its model.
 MODEL = """
 import os
 from hpc_hpo.optimizers.model_search import ModelSearch
@@ -38,6 +39,7 @@ PATIENT = """
 import os, time
 
 def train(config, trial):
+    time.sleep(0.5)
     end = time.monotonic() + 60
     while trial.id >= 6 and not os.path.exists({log!r}) and time.monotonic() < end:
         time.sleep(0.05)
