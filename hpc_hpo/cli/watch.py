@@ -72,7 +72,10 @@ class Watch:
                 # Asked before reading, so that the last words of a run are read after its end.
                 self._look_for_steerer()
                 more = self._journal.read()
-                self._renew()
+                if self._renew():
+                    # Whoever steers was looked for before this run was heard of.
+                    self._holder_due = 0.0
+                    continue
                 if more and self._journal.share < 1.0:
                     self._view.wait(f"reading its journal: {self._journal.share:.0%}")
                     continue
@@ -95,11 +98,11 @@ class Watch:
             self._steered = steering_alive(self._folder, now) is not None
             self._waiting = waiting_job(read_chain(self._folder))
 
-    def _renew(self) -> None:
-        """Heed a journal that was replaced, and the study file of a new run."""
+    def _renew(self) -> bool:
+        """Heed a journal that was replaced, and the study file of a new run; whether one was."""
         state = self._journal.state
         if state is self._state and state.runs == self._run:
-            return
+            return False
         self._study = read_study(self._folder, self._path)
         if state is self._state:
             self._run = state.runs
@@ -107,6 +110,7 @@ class Watch:
         else:
             self._view.close()
             self._begin()
+        return True
 
     def _show(self) -> None:
         state = self._state

@@ -105,6 +105,23 @@ def test_that_a_study_that_has_not_begun_is_waited_for_and_followed_to_its_end(
     ]
 
 
+def test_that_a_study_that_begins_between_two_looks_at_its_steerer_is_not_taken_for_left(
+    study_file: Path, write_study: Callable[[Sequence[Event]], StudyFolder], steer: Steer
+) -> None:
+    folder = StudyFolder(study_file.parent / "digits")
+    now = [float(ev.START)]
+
+    def end() -> None:
+        append(folder, *HISTORY[2:], DONE)
+        folder.holder.unlink()
+        now[0] += 60.0
+
+    clock = Play(lambda: (write_study(HISTORY[:2]), steer(folder)), end)
+    clock.now = lambda: now[0]  # type: ignore[method-assign]
+    code, lines = watched(folder, study_file, clock)
+    assert (code, lines[-1]) == (0, "digits: done")
+
+
 def test_that_a_chain_between_two_jobs_is_waited_for(folder: StudyFolder, study_file: Path) -> None:
     chain = folder.path / "chain.json"
     chain.write_text('{"site": "s", "max_jobs": 9, "jobs": ["77"], "closed": ""}')

@@ -43,7 +43,7 @@ fidelity: {policy: asha, min: 1, max: 9, eta: 3}
 segments: {list: [{name: a}, {name: b}]}
 trial: {max_losses: 50}
 checkpoint: {every: 0.3s}
-blocks: {workers_per_node: 2, walltime: 15s}
+blocks: {workers_per_node: 2, walltime: 10s}
 """
 TRIALS = 36
 
@@ -65,7 +65,7 @@ def test_that_a_study_with_rungs_outlives_its_blocks_and_its_steering_process(wo
         events = read_events(journal) if journal.exists() else ()
         return sum(e["e"] == "end" and e.get("reason") == "rung" for e in events)
 
-    for rungs in (6, 24):
+    for rungs in (6, 18):
         process = workshop.start("run", "study.yaml")
         wait_until(lambda n=rungs, p=process: rungs_reached(p) >= n, 150)
         time.sleep(0.2)  # amid a slice
