@@ -128,7 +128,7 @@ def test_that_a_search_is_as_good_with_the_switch_as_without(functions, monkeypa
 def test_that_a_search_is_as_good_with_the_switch_on_more_functions(functions, monkeypatch, name):
     problem = functions[name]()
     one, other = (
-        np.array([regrets(problem, switch, seed, 240, monkeypatch) for seed in range(3)])
+        np.array([regrets(problem, switch, seed, 240, monkeypatch) for seed in range(6)])
         for switch in (120, 800)
     )
     assert one.min(1).mean() <= other.min(1).mean() + 0.05
