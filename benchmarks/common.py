@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +29,26 @@ def run_study(folder: Path, spec: dict[str, Any], objective: str) -> Outcome:
         return run.steer()
     finally:
         run.close()
+
+
+def read_runs(path: Path, key: str, again: Sequence[str]) -> list[dict[str, Any]]:
+    """The runs that an earlier call has made, a line each; a torn last line is none.
+
+    Args:
+        key: whose value names what ran.
+        again: what is to run anew; it is taken out of the file.
+    """
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            print(f"{path}: a line that is no run is left out", file=sys.stderr)
+            continue
+        if row[key] not in again:
+            rows.append(row)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
 
 
 def machine(packages: Sequence[str] = ()) -> dict[str, Any]:

@@ -29,7 +29,6 @@ import itertools
 import json
 import math
 import os
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
@@ -40,7 +39,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # matrices are small: threads only spin
 
 import numpy as np  # noqa: E402
-from common import machine, write_result  # noqa: E402
+from common import machine, read_runs, write_result  # noqa: E402
 from fidelity_problems import MOST, Curves, digits, problems, rank_agreement  # noqa: E402
 from fidelity_runs import Course, Limits, TooSlow, optuna_runs, ours  # noqa: E402
 
@@ -194,21 +193,6 @@ def report(name: str, workers: int, rows: list[dict[str, Any]]) -> list[dict[str
     return [{"problem": name, "workers": workers, **row} for row in table]
 
 
-def _read(path: Path, again: list[str]) -> list[dict[str, Any]]:
-    """The runs that are known; a torn last line is none."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            print(f"{path}: a line that is no run is left out", file=sys.stderr)
-            continue
-        if row["method"] not in again:
-            rows.append(row)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return rows
-
-
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", default="digits,hartmann6,hartmann6-noisy")
@@ -240,7 +224,7 @@ def _parse() -> argparse.Namespace:
 def main() -> None:
     """Run what is missing, print the tables, save the JSON."""
     options = _parse()
-    rows = _read(options.runs, options.again)
+    rows = read_runs(options.runs, "method", options.again)
     if "digits" in options.problems:
         digits(options.curves)
     cells = [
@@ -258,7 +242,7 @@ def main() -> None:
             work, cells, itertools.repeat(options.only), [known.get(c, {}) for c in cells]
         ):
             pass
-    rows = _read(options.runs, [])
+    rows = read_runs(options.runs, "method", [])
     agreement = {
         name: {epoch: rank_agreement(_curves(name, options.curves), epoch) for epoch in (1, 9, 27)}
         for name in options.problems

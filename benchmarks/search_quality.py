@@ -27,7 +27,6 @@ import itertools
 import json
 import math
 import os
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # matrices are small: threads only spin
 
 import numpy as np  # noqa: E402
-from common import machine, write_result  # noqa: E402
+from common import machine, read_runs, write_result  # noqa: E402
 from dev_functions import FUNCTIONS  # noqa: E402
 from quality_peers import ASKERS  # noqa: E402
 from quality_problems import PROBLEMS, Problem  # noqa: E402
@@ -257,26 +256,11 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     return found
 
 
-def _read(path: Path, again: list[str]) -> list[dict[str, Any]]:
-    """The runs that are known; a torn last line is none."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            print(f"{path}: a line that is no run is left out", file=sys.stderr)
-            continue
-        if row["asker"] not in again:
-            rows.append(row)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return rows
-
-
 def main() -> None:
     """Run what is missing, print the tables, save the JSON."""
     options = _parse()
     path = Path(options.runs)
-    rows = _read(path, options.again)
+    rows = read_runs(path, "asker", options.again)
     cases = _cases(options)
     known = {case_of(row) for row in rows}
     given_up = {case_of(row).size for row in rows if "regret" not in row}

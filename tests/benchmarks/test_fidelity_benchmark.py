@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.extras import needs
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 OURS = (
     "fidelity", "fidelity_runs", "fidelity_problems", "quality_problems", "common",
@@ -75,7 +77,7 @@ def test_that_a_run_that_computes_for_too_long_is_given_up(bench, straight):
 
 
 def test_that_optuna_s_trials_have_the_same_workers(bench, straight):
-    pytest.importorskip("optuna")
+    needs("optuna")
     full = bench.optuna_runs(straight, "random", "full", 4, 0, bench.Limits(27))
     assert full.epochs == 27 * bench.MOST
     limits = bench.Limits(2187, full.best[-1][2], full.epochs)

@@ -138,7 +138,7 @@ def test_that_known_runs_stay_and_a_torn_line_is_left_out(quality, tmp_path, cap
     path = tmp_path / "runs.jsonl"
     rows = rows_of({"auto": [0.1], "random": [0.5]})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"asker": "au')
-    assert quality._read(path, []) == rows
+    assert quality.read_runs(path, "asker", []) == rows
     assert "no run" in capsys.readouterr().err
-    assert quality._read(path, ["auto"]) == [rows[1]]
+    assert quality.read_runs(path, "asker", ["auto"]) == [rows[1]]
     assert json.loads(path.read_text()) == rows[1]

@@ -14,6 +14,7 @@ from hpc_hpo.optimizers.registry import create
 from hpc_hpo.optimizers.scalarise import Scale, vector
 from hpc_hpo.pareto import hypervolume, nondominated
 from hpc_hpo.space import Space
+from tests.extras import needs
 from tests.optimizers.test_ready import StoppedHelper
 
 SPACE = Space.parse({f"x{i}": {"float": [0, 1]} for i in range(3)})
@@ -89,7 +90,7 @@ def test_that_one_value_that_went_astray_leaves_the_others_apart():
 @pytest.mark.parametrize("name", ["bayes", "tpe", "evolution", "nsga2"])
 def test_that_a_replay_in_the_middle_of_a_weight_goes_on_under_it(name):
     if name == "nsga2":
-        pytest.importorskip("optuna")
+        needs("optuna")
     spec = {"name": name}
     if name != "tpe":
         spec["n_initial" if name == "bayes" else "population"] = 6
@@ -178,7 +179,7 @@ def volume(spec, seed, count=40, flying=3):
 @pytest.mark.parametrize("name", ["auto", "tpe", "evolution", "nsga2"])
 def test_that_a_front_is_better_than_one_by_chance(name):
     if name == "nsga2":
-        pytest.importorskip("optuna")
+        needs("optuna")
     seeds, count = range(4), 60
     mine = [volume(name, seed, count) for seed in seeds]
     chance = [volume("random", seed, count) for seed in seeds]

@@ -26,6 +26,7 @@ from hpc_hpo.results.optuna_file import write_optuna
 from hpc_hpo.results.segments import segment_rows
 from hpc_hpo.results.table import columns, trials_table
 from tests import events as ev
+from tests.extras import needs
 
 STUDY: dict[str, Any] = {
     "name": "two",
@@ -136,7 +137,7 @@ def test_that_hdf5_gives_the_same_columns_also_when_it_is_gone_on_with(
 
 
 def test_that_optuna_finds_the_same_front(state: StudyState, tmp_path: Path) -> None:
-    optuna = pytest.importorskip("optuna")
+    optuna = needs("optuna")
     write_optuna(state, STUDY, tmp_path / "a.db")
     study = optuna.load_study(study_name="two", storage=f"sqlite:///{tmp_path / 'a.db'}")
     assert [d.name for d in study.directions] == ["MINIMIZE", "MAXIMIZE"]

@@ -30,16 +30,10 @@ from hpc_hpo.results.export import FORMATS
 from hpc_hpo.results.hdf5 import write_hdf5
 from hpc_hpo.results.hdf5_reading import read_columns
 from tests import events as ev
+from tests.extras import needs
 
 STUDY = {"name": "größe", "direction": "minimize", "budget": {"trials": 3}}
 NAN = float("nan")
-
-
-def needs(module: str) -> Any:
-    """The module; without it the test is skipped, or fails where CI demands it."""
-    if os.environ.get(f"HPC_HPO_NEEDS_{module.upper()}"):
-        return importlib.import_module(module)
-    return pytest.importorskip(module)
 
 
 def plain(columns: Sequence[Column]) -> str:

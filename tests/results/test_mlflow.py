@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 import os
 import subprocess
@@ -28,6 +27,7 @@ from hpc_hpo.results.mlflow.store import RunStore
 from hpc_hpo.results.view import StudyView, open_study
 from hpc_hpo.study.stores import Store, read_store
 from tests import events as ev
+from tests.extras import needs
 
 STUDY = """name: digits
 command: [python, train.py]
@@ -60,11 +60,9 @@ def history() -> list[Event]:
 
 def mlflow_module() -> Any:
     """MLflow, demanded in CI."""
-    if os.environ.get("HPC_HPO_NEEDS_MLFLOW"):
-        importlib.import_module("alembic")
-        return importlib.import_module("mlflow")
+    mlflow = needs("mlflow")
     pytest.importorskip("alembic")
-    return pytest.importorskip("mlflow")
+    return mlflow
 
 
 @pytest.fixture
@@ -336,7 +334,7 @@ def test_that_other_stores_are_refused_by_name(tmp_path: Path, text: str) -> Non
 
 @given(st.lists(st.text(st.characters(codec=None), max_size=300), min_size=2, max_size=2))
 def test_that_names_become_keys_which_mlflow_takes_and_stay_different(names: list[str]) -> None:
-    validation = pytest.importorskip("mlflow.utils.validation")
+    validation = needs("mlflow.utils.validation")
     one, other = map(key_of, names)
     assert len(one) <= 250
     validation._validate_metric_name(one)

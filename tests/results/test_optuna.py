@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import sys
 import threading
 import urllib.request
@@ -18,6 +16,7 @@ from hpc_hpo.errors import InputError
 from hpc_hpo.journal import Event, StudyState, replay
 from hpc_hpo.results.optuna_file import MOST_REPORTS, write_optuna
 from tests import events as ev
+from tests.extras import needs
 
 
 class Silent(WSGIRequestHandler):
@@ -44,9 +43,7 @@ STUDY = {
 @pytest.fixture
 def optuna() -> Any:
     """Optuna, demanded in CI."""
-    if os.environ.get("HPC_HPO_NEEDS_OPTUNA"):
-        return importlib.import_module("optuna")
-    return pytest.importorskip("optuna")
+    return needs("optuna")
 
 
 def point(n: int) -> dict[str, Any]:
