@@ -183,6 +183,8 @@ def _attributes(trial: Trial) -> dict[str, Any]:
         "failures": trial.failures,
         "lost": sum(record.end is SliceEnd.LOST for record in trial.slices),
         "like": trial.like,
+        "parent": trial.parent and trial.parent["trial"],
+        "parent_step": trial.parent and trial.parent["step"],
         "checkpoint": trial.checkpoint and trial.checkpoint["name"],
         "error": trial.error and printable(trial.error.get("message", "")),
     }

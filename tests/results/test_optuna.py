@@ -108,6 +108,15 @@ def test_that_distributions_conditions_and_reports_are_there(optuna: Any, tmp_pa
     assert trials[1].datetime_complete.timestamp() == ev.START
 
 
+def test_that_a_copy_s_parent_and_step_are_told(optuna: Any, tmp_path: Path) -> None:
+    parent = {"trial": 0, "checkpoint": "ckpt-1-1", "step": 7, "replaces": 0}
+    state = replay([ev.run(), ev.asked(0, point(0)), {**ev.asked(1, point(1)), "parent": parent}])
+    write_optuna(state, STUDY, tmp_path / "s.db")
+    first, copy = load(optuna, tmp_path / "s.db").trials
+    assert (copy.user_attrs["parent"], copy.user_attrs["parent_step"]) == (0, 7)
+    assert "parent" not in first.user_attrs
+
+
 def test_that_a_trial_stopped_early_is_a_pruned_one(optuna: Any, tmp_path: Path) -> None:
     paused = ev.end(0, 1, "paused", "paused", reason="rung", reports=[[1, {"loss": 0.5}]])
     early = {"e": "early", "trial": 0, "loss": 0.5, "at": ev.START + 90}
