@@ -61,6 +61,9 @@ class Optimizer(Protocol):
     def adopt(self, id: int, point: Point) -> None:
         """Register a point that was asked for earlier (a replay) or chosen by the user.
 
+        The same point under another number announces a further observation of it. Numbers are at
+        least 0, and need not follow one another.
+
         Raises:
             ValueError: the trial has a point already.
         """

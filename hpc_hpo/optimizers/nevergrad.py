@@ -133,8 +133,9 @@ class NevergradSearch(BaseOptimizer):
 
     def adopt(self, id: int, point: Point) -> None:
         key = self.space.key(point)
-        if key not in self._drawn and id not in self.points:
-            # A replay: what was asked then is asked again, which brings the state back.
+        if key not in self._drawn and key not in self._keys and id not in self.points:
+            # A replay: what was asked then is asked again, which brings the state back. A further
+            # observation of a point was never asked.
             again, candidate = self._next(len(self.points), self._keys)
             if again is not None and self.space.key(again) == key:
                 self._drawn[key] = candidate

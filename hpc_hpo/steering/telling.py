@@ -17,6 +17,8 @@ from hpc_hpo.optimizers.base import Optimizer
 
 #: What optimisers hear of, as the search log calls it.
 TOLD_OF = ("asked", "heard", "told")
+#: Numbers from here on, beyond all others (`FIRST_GIVEN`), stand for further observations.
+_FURTHER = 1 << 41
 #: Rungs of one trial that have numbers of their own.
 _MOST = 1000
 
@@ -27,7 +29,7 @@ def _tell(
     if before == 0:
         optimizer.tell(trial.id, loss)
         return
-    number = -(trial.id * _MOST + before) - 1
+    number = _FURTHER + trial.id * _MOST + before
     optimizer.adopt(number, trial.point)
     optimizer.tell(number, loss)
 

@@ -247,6 +247,28 @@ def test_that_an_adopted_point_is_never_asked_for(family):
     assert space.key(foreign) not in {space.key(p) for p in points}
 
 
+def test_that_points_observed_again_are_taken_and_replayed(family, space):
+    """As steering tells the rungs of a trial, and then its end."""
+    optimizer = make(family, space)
+    journal = []
+    for first in (0, 4, 8):
+        ids = range(first, first + 4)
+        journal += [("asked", t, p) for t, p in zip(ids, optimizer.ask(ids), strict=False)]
+        points = {t: p for kind, t, p in journal if kind == "asked" and t < 12}
+        for trial in list(points)[first::2]:
+            optimizer.tell(trial, loss_of(points[trial]))
+            journal.append(("told", trial, loss_of(points[trial])))
+            further = (1 << 41) + 1000 * trial + 1
+            optimizer.adopt(further, points[trial])
+            optimizer.tell(further, -1.0)
+            journal += [("asked", further, points[trial]), ("told", further, -1.0)]
+    again = make(family, space)
+    replay(again, journal)
+    ahead = optimizer.ask([20, 21])
+    assert again.ask([20, 21]) == ahead
+    assert not [p for p in ahead if p in asked(journal)]
+
+
 def test_that_a_finite_space_is_asked_completely_and_then_exhausted(family):
     space = SPACES["discrete"]
     optimizer = make(family, space)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import itertools
 from concurrent.futures import Future
 
+import pytest
+
+from hpc_hpo.model import TrialState
 from hpc_hpo.pilot.inline import InlinePilot
+from hpc_hpo.study.fidelity import Fidelity
+from tests.steering.test_fidelity import trains
 from tests.steering.test_loop import completed, ended
 from tests.steering.test_portfolio import Gate, points_of, run_all, search, steer
 
@@ -166,6 +171,33 @@ def test_that_a_slice_that_outlives_its_segment_s_rerun_is_not_told_to_the_new_s
     assert state.trials[0].superseded and state.trials[0].loss == -1.0
     assert state.segments["a"].completed == 12
     assert state.best_of("a").loss == 1.0
+
+
+@pytest.mark.parametrize("policy", ["asha", "hyperband", "median"])
+def test_that_rungs_are_those_of_the_segment_s_new_trials_once_it_is_begun_again(tmp_path, policy):
+    requests, turns = Asked(), itertools.count()
+    train = trains([], longest=9)
+
+    def execute(request):
+        if request["trial"] == 1:
+            requests.ask("rerun", "a")
+        if request["trial"] == 0:
+            request = {**request, "point": {"x": -1.0}}  # no other can be as good
+        return train(request)
+
+    reason, state, _ = steer(
+        tmp_path, [search("a", 12)], execute, requests=requests, pilot=Holding(execute),
+        fidelity=Fidelity(policy=policy, min=1, max=9, eta=3),
+        stop=lambda: "now" if next(turns) > 500 else "",
+    )  # fmt: skip
+    assert reason == "budget"
+    assert state.trials[0].superseded and state.trials[0].rungs
+    again = [t for t in state.trials.values() if not t.superseded]
+    assert len(again) == 12 and all(t.final for t in again)
+    done = [t.point["x"] for t in again if t.state is TrialState.COMPLETED]
+    if policy != "hyperband":  # where it may be in a bracket from which none goes on
+        assert min(t.point["x"] for t in again) in done
+    assert done, "no trial of before counts in its rungs"
 
 
 def test_that_inputs_that_come_together_with_a_request_are_seen(tmp_path):

@@ -17,6 +17,7 @@ from hpc_hpo.steering.fidelity.rungs import Rungs
 from hpc_hpo.steering.terms import Terms
 from hpc_hpo.study import load_study
 from hpc_hpo.study.fidelity import Fidelity
+from tests.extras import needs
 from tests.steering.test_loop import completed, ended, steer
 
 ASHA = Fidelity(policy="asha", min=1, max=27, eta=3)
@@ -197,6 +198,20 @@ def test_that_every_moment_of_the_journal_replays_to_the_same_decisions(tmp_path
     spec = Fidelity(policy=policy, min=1, max=27, eta=3)
     steer(tmp_path, trains([]), trials=30, terms=terms(spec), workers=3)
     check_promotions(tmp_path, spec)
+
+
+@pytest.mark.parametrize("optimizer", ["cmaes", "optuna", "nevergrad"])
+def test_that_searches_of_other_packages_hear_of_rungs_and_go_on_after_a_stop(tmp_path, optimizer):
+    needs("nevergrad" if optimizer == "nevergrad" else "cmaes")
+    turns = iter(range(1000))
+    shared = {"trials": 27, "terms": terms(), "workers": 2, "optimizer": optimizer}
+    reason, before = steer(
+        tmp_path, trains([]), stop=lambda: "drain" if next(turns) == 20 else "", **shared
+    )
+    assert reason == "stop" and any(len(t.heard) + t.final > 1 for t in before.trials.values())
+    reason, state = steer(tmp_path, trains([]), **shared)
+    assert reason == "budget"
+    assert state.trial_states["completed"] + state.trial_states["stopped"] == 27
 
 
 def test_that_a_study_stopped_in_between_goes_on_from_its_rungs(tmp_path):

@@ -50,7 +50,7 @@ def search(name, trials=6, *, optimizer="random", space=SPACE, target=None, roun
 
 def steer(
     path: Path, searches, execute, *, workers=1, stop=lambda: "", inherited=(), pilot=None,
-    **options,
+    fidelity=None, **options,
 ):  # fmt: skip
     """One run of the loop: (why it ended, the state, the portfolio)."""
     file = path / "journal.jsonl"
@@ -62,8 +62,8 @@ def steer(
     portfolio = Portfolio(searches, state, **options)
     pilot = pilot or InlinePilot(execute, workers)
     steering = Steering(
-        Terms(sign=options.get("sign", 1), task="t"), str(path), state, journal, portfolio, pilot,
-        FakeClock(), stop=stop, inherited=inherited,
+        Terms(sign=options.get("sign", 1), task="t", fidelity=fidelity), str(path), state, journal,
+        portfolio, pilot, FakeClock(), stop=stop, inherited=inherited,
     )  # fmt: skip
     try:
         reason = steering.finished() or steering.run()

@@ -93,7 +93,7 @@ class Rungs:
         Returns:
             Its loss there, where it is left waiting and the loss is a finite number.
         """
-        if self._spec is None:
+        if self._spec is None or trial.superseded:
             return None
         step = trial.rungs[index]
         losses = [
@@ -119,7 +119,7 @@ class Rungs:
         """A trial is final."""
         self._first.pop(trial.id, None)
         self._forced.pop(trial.id, None)
-        if self._spec is not None:
+        if self._spec is not None and not trial.superseded:
             policy = self._policy(trial)
             policy.ended(trial.id)
             if isinstance(policy, Pbt) and trial.state is TrialState.FAILED:
@@ -127,9 +127,11 @@ class Rungs:
             self._live[trial.segment] = None
 
     def forget(self, segment: str | None) -> None:
-        """A segment is begun again."""
+        """A segment is begun again: its trials so far are superseded, and count no more."""
         self._policies.pop(segment, None)
         self._live.pop(segment, None)
+        trials = self._state.trials
+        self._forced = {n: s for n, s in self._forced.items() if not trials[n].superseded}
 
     def next(
         self, runs: Callable[[Trial], bool], forced: bool = False
