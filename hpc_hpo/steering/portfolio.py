@@ -202,7 +202,7 @@ class Portfolio:
         """Bring the sums over all searches up to date."""
         record, status = seat.record, seat.status
         left = seat.left
-        if self._pooled:
+        if self._shares(seat):
             giving = status in (Status.READY, Status.DRY, Status.REACHED)
             credit = left if giving else min(left, 0)
         else:
@@ -215,8 +215,12 @@ class Portfolio:
             # Nothing more is asked of it; with more budget it is made anew.
             seat.optimizer = seat.log = None
 
+    def _shares(self, seat: Seat) -> bool:
+        """Whether what it does not use may go to others: a population's size is its own."""
+        return self._pooled and seat.search.population is None
+
     def _may_ask(self, seat: Seat, planned: int = 0) -> bool:
-        return (self._pooled and seat.search.population is None) or seat.credit > planned
+        return self._shares(seat) or seat.credit > planned
 
     @property
     def left(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -13,7 +14,7 @@ from hpc_hpo.pilot.inline import InlinePilot
 from hpc_hpo.space import Space
 from hpc_hpo.steering.loop import Steering
 from hpc_hpo.steering.portfolio import Portfolio
-from hpc_hpo.steering.search import Search
+from hpc_hpo.steering.search import BEST_GAIN, FAIR, Search
 from hpc_hpo.steering.terms import Terms
 from hpc_hpo.study.fidelity import Fidelity
 from tests.steering.test_loop import FakeClock, completed, ended
@@ -63,7 +64,7 @@ class Trainer:
 
 
 def steer(tmp_path, trainer, *, population=8, workers=4, segments=(None,), trials=None,
-          epochs=None, spec=None, **options):  # fmt: skip
+          epochs=None, spec=None, spaces=None, policy=FAIR, **options):  # fmt: skip
     path = tmp_path / "journal.jsonl"
     state = replay(read_events(path))
     journal = Journal(path)
@@ -71,14 +72,16 @@ def steer(tmp_path, trainer, *, population=8, workers=4, segments=(None,), trial
     journal.append(event)
     state.apply(event)
     spec = spec or Fidelity(policy="pbt", population=population, every=EVERY, max=LENGTH)
+    spaces = spaces or {}
     searches = [
-        Search(name, trials, lambda n, at=at: create("random", TOY, 5 + at, budget=trials),
-               population=spec.population, space=TOY)
-        for at, name in enumerate(segments)
+        Search(name, trials, lambda n, at=at, space=space: create(
+                   "random", space, 5 + at, budget=trials),
+               population=spec.population, space=space)
+        for at, name in enumerate(segments) for space in [spaces.get(name, TOY)]
     ]  # fmt: skip
     terms = Terms(sign=1, task="t", fidelity=spec, epochs=epochs, endless=trials is None, seed=3)
     steering = Steering(
-        terms, str(tmp_path), state, journal, Portfolio(searches, state),
+        terms, str(tmp_path), state, journal, Portfolio(searches, state, policy=policy),
         InlinePilot(trainer, workers), FakeClock(), inherit=trainer.inherit, **options,
     )  # fmt: skip
     try:
@@ -143,6 +146,17 @@ def test_that_segments_have_each_a_population_of_their_own(tmp_path):
             assert state.trials[trial.parent["trial"]].segment == trial.segment
     done = Counter(t.segment for t in state.trials.values() if t.state is TrialState.COMPLETED)
     assert done == {"a": 4, "b": 4}
+
+
+def test_that_a_population_whose_space_is_too_small_holds_up_no_other(tmp_path):
+    small, turns = Space.parse({"lr": {"choice": [0.1, 0.2]}}), itertools.count()
+    reason, state = steer(
+        tmp_path, Trainer(), population=4, segments=("a", "b"), trials=20, spaces={"a": small},
+        policy=BEST_GAIN, stop=lambda: "now" if next(turns) > 2000 else "",
+    )  # fmt: skip
+    assert reason == "exhausted"
+    done = Counter(t.segment for t in state.trials.values() if t.state is TrialState.COMPLETED)
+    assert done == {"a": 2, "b": 4}
 
 
 def decisions(state):
