@@ -37,7 +37,7 @@ LONGEST_S = 86400.0
 SLACK = 1.2
 #: An optimiser that learns is given at least this many rounds of trials.
 ROUNDS = 4
-LEARNS_NOTHING = ("random", "grid", "sobol")
+LEARNS_NOTHING = ("random", "grid", "sobol", "points")
 #: Choices that take this much longer than the fastest are not shown.
 TOO_SLOW = 10.0
 #: The cheapest choice may finish this much later than the fastest one.

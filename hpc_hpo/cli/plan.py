@@ -30,7 +30,9 @@ SIMULATED_HEADS = ("", "nodes", "walltime", "at once", "busy", "lost", "node-hou
 
 
 def _draw(ctx: click.Context, param: click.Parameter, value: str | None) -> Draw | None:
-    return None if value is None else parse_draw(value, param.opts[0])
+    if value is None:
+        return None
+    return parse_draw(value, param.opts[0], positive=param.name == "trial_time")
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,9 @@ from hpc_hpo.units import DURATION_FORMS, format_duration, parse_duration
 
 
 def _draw(ctx: click.Context, param: click.Parameter, value: str | None) -> Draw | None:
-    return None if value is None else parse_draw(value, param.opts[0])
+    if value is None:
+        return None
+    return parse_draw(value, param.opts[0], positive=param.name == "trial_time")
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -33,6 +36,12 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
         return None if value is None else parse_duration(value)
     except ValueError as error:
         raise InputError(str(error), key=param.opts[0], found=value, valid=DURATION_FORMS) from None
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise InputError("not a finite number", key=param.opts[0], found=value)
+    return value
 
 
 def _losses(study: Study, options: dict[str, Any]) -> tuple[Table | None, Maker | None]:
@@ -93,6 +102,7 @@ class _Progress:
 @click.option("--checkpoint-time", callback=_seconds,
               help="To write one; default: 5s, less where trials are short.")  # fmt: skip
 @click.option("--fail", type=click.FloatRange(0, 0.99), default=0.0, show_default=True,
+              callback=_finite,
               help="Probability that a slice fails by its own error.")  # fmt: skip
 @click.option("--queue-wait", default="1h", show_default=True, callback=_draw,
               help="Of a job; a time or a distribution.")  # fmt: skip
@@ -103,6 +113,7 @@ class _Progress:
               help="How long jobs last from when the queue may preempt them.")  # fmt: skip
 @click.option("--time", "stop_s", callback=_seconds, help="Ends the simulation after so long.")
 @click.option("--cpu", type=click.FloatRange(0), default=1.0, show_default=True,
+              callback=_finite,
               help="Scales steering's CPU time; with 0, equal seeds give equal runs.")  # fmt: skip
 @click.option("--objective", help="A test function's name, or module:function of a point.")
 @click.option("--table", type=click.Path(path_type=Path),

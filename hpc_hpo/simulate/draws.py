@@ -71,8 +71,31 @@ def _number(text: str, is_time: bool) -> float:
         return parse_duration(text)
 
 
-def parse_draw(text: str, key: str) -> Draw:
+#: The longest mean, about thirty years in seconds.
+_LONGEST_S = 1e9
+
+
+def _checked(draw: Draw) -> Draw:
+    if not all(math.isfinite(v) and v >= 0 for v in draw.values):
+        raise ValueError("a value is negative or not finite")
+    if draw.kind == "weibull" and draw.values[1] == 0:
+        raise ValueError("a weibull's shape is above 0")
+    if draw.kind == "uniform" and draw.values[0] > draw.values[1]:
+        raise ValueError("the first value is above the second")
+    try:
+        mean = draw.mean
+    except OverflowError:
+        mean = math.inf
+    if mean > _LONGEST_S:
+        raise ValueError("its mean is longer than thirty years")
+    return draw
+
+
+def parse_draw(text: str, key: str, *, positive: bool = False) -> Draw:
     """A distribution as written.
+
+    Args:
+        positive: refuse one whose times are all 0.
 
     Raises:
         InputError: it is none.
@@ -80,19 +103,17 @@ def parse_draw(text: str, key: str) -> Draw:
     call = _CALL.match(text)
     try:
         if call is None:
-            return Draw("constant", (_number(text.strip(), True),))
-        kind, parts = call[1], [part.strip() for part in call[2].split(",")]
-        if kind not in _KINDS:
-            raise ValueError(f"no distribution {kind!r}")
-        if len(parts) != len(_KINDS[kind]):
-            raise ValueError(f"{kind} takes {len(_KINDS[kind])} values")
-        values = tuple(_number(p, t) for p, t in zip(parts, _KINDS[kind], strict=True))
-        if not all(math.isfinite(v) and v >= 0 for v in values):
-            raise ValueError("a value is negative or not finite")
-        if kind == "weibull" and values[1] == 0:
-            raise ValueError("a weibull's shape is above 0")
-        if kind == "uniform" and values[0] > values[1]:
-            raise ValueError("the first value is above the second")
-        return Draw(kind, values)
+            found = _checked(Draw("constant", (_number(text.strip(), True),)))
+        else:
+            kind, parts = call[1], [part.strip() for part in call[2].split(",")]
+            if kind not in _KINDS:
+                raise ValueError(f"no distribution {kind!r}")
+            if len(parts) != len(_KINDS[kind]):
+                raise ValueError(f"{kind} takes {len(_KINDS[kind])} values")
+            values = tuple(_number(p, t) for p, t in zip(parts, _KINDS[kind], strict=True))
+            found = _checked(Draw(kind, values))
+        if positive and found.mean == 0:
+            raise ValueError("it is no time at all")
+        return found
     except ValueError as error:
         raise InputError(str(error), key=key, found=text, valid=FORMS) from None

@@ -35,6 +35,7 @@ from hpc_hpo.simulate.conditions import LOST, PARTS, Conditions
 from hpc_hpo.simulate.draws import Draw
 from hpc_hpo.simulate.helper import VirtualHelper
 from hpc_hpo.simulate.objectives import Maker, Objective, smooth
+from hpc_hpo.simulate.progress import Progress
 from hpc_hpo.simulate.site import ModelPilot
 from hpc_hpo.simulate.trials import Trials
 from hpc_hpo.site import Site
@@ -42,6 +43,7 @@ from hpc_hpo.steering.loop import Steering
 from hpc_hpo.steering.opening import make_optimizer, search_of
 from hpc_hpo.steering.portfolio import Portfolio
 from hpc_hpo.steering.reporting import with_model
+from hpc_hpo.steering.start import gather
 from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.study import Study
 from hpc_hpo.study.segment_set import Segment
@@ -202,8 +204,9 @@ def _place(study: Study, keep: Path | None) -> Iterator[StudyFolder]:
         with tempfile.TemporaryDirectory(prefix="hpc-hpo-simulate-") as scratch:
             yield StudyFolder(Path(scratch))
         return
-    if keep.exists() and any(keep.iterdir()):
-        raise InputError("is not empty", file=str(keep), key="--keep", valid="a new folder")
+    if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        problem = "is not empty" if keep.is_dir() else "is no folder"
+        raise InputError(problem, file=str(keep), key="--keep", valid="a new folder")
     folder = StudyFolder(keep.resolve())
     folder.make()
     freeze(study, folder)
@@ -284,7 +287,8 @@ def simulate(
 
     Raises:
         InputError: `keep` is not empty, the objective has no loss for a point, the steps are not
-            those of the study, or its queue preempts no jobs.
+            those of the study, its queue preempts no jobs, a source of `start_from` cannot be
+            taken, or no trial ever comes on.
     """
     if given.trials is not None and study.segments.named:
         raise InputError("the study's segments have budgets of their own", key="--trials")
@@ -334,8 +338,13 @@ def simulate(
             seen = len(state.search_log)
             observe(state, now)
 
+    before = [given.start_up, *([given.queue_wait] if site.batch else [])]
+    progress = Progress(study, given.trial_time, before)
+
     def stop() -> str:
-        return "now" if given.stop_s is not None and clock.now() >= START + given.stop_s else ""
+        now = clock.now()
+        progress.check(pilot.parts["trials"], pilot.jobs, now)
+        return "now" if given.stop_s is not None and now >= START + given.stop_s else ""
 
     with _place(study, keep) as folder:
         # Synced once: nothing is lost with a simulation.
@@ -348,6 +357,8 @@ def simulate(
                 # As `segment budget` changes one.
                 happened.append({"e": "segment", "op": "budget", "segment": None,
                                  "trials": given.trials, "at": START})  # fmt: skip
+            if study.start_from and given.learns:
+                happened += gather(study).events(START)
             for event in happened:
                 journal.append(event)
                 state.apply(event)

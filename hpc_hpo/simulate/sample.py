@@ -16,6 +16,8 @@ from hpc_hpo.workload import work_of
 
 #: Trials of all samples of a plan together, and of one where there are many: a few seconds' work.
 ALL, LEAST = 8_000, 500
+#: Trials that are begun for each whole one that steps or hours pay for, where some stop early.
+BEGUN = 4
 #: Looks at the blocks in the time of one trial, and the longest and shortest time between two.
 LOOKS, NAPS_S = 50, (NAP_S, 60.0)
 
@@ -66,25 +68,35 @@ def sample(
         InputError: the budget does not tell how many trials there are.
     """
     trials = work_of(study, site, given.start_up.mean)[0].trials
+    if study.fidelity is not None and study.segments.total_trials is None:
+        most //= BEGUN
     least = Shapes(study, site).largest.nodes
     nodes = max(least, math.ceil(choice.nodes * min(1.0, most / trials)))
     shrunk = choice.nodes / nodes
     wanted = max(1, round(trials / shrunk))
     taken = min(wanted, most)
     more = wanted / taken
-    named = study.segments.named
+    named, total = study.segments.named, study.segments.total_trials
+    part, budget = taken / trials, study.budget
     if named and len(study.segments) > most:
         return None
     nap_s = min(max(given.trial_time.mean / LOOKS, NAPS_S[0]), NAPS_S[1])
     assumed = replace(
-        given, nap_s=nap_s, cpu=0.0, learns=False, trials=None if named else taken,
-        share=taken / trials if named else 1.0,
+        given, nap_s=nap_s, cpu=0.0, learns=False,
+        trials=None if named or total is None else max(1, round(total * part)),
+        share=part if named else 1.0,
     )  # fmt: skip
     blocks = study.blocks.model_copy(
         update={"nodes": nodes, "walltime": choice.walltime_s, "max": choice.at_once}
     )
     blocks._auto = False
-    found = simulate(study.model_copy(update={"blocks": blocks}), site, assumed)
+    # Where steps or hours end the study, they end the sample: trials that are stopped early leave
+    # room for more than the whole ones that these would pay for.
+    budget = budget.model_copy(update={
+        "epochs": budget.epochs and max(1, round(budget.epochs * part)),
+        "node_hours": budget.node_hours and budget.node_hours * part,
+    })  # fmt: skip
+    found = simulate(study.model_copy(update={"blocks": blocks, "budget": budget}), site, assumed)
     wait_s = min(given.queue_wait.mean if site.batch else 0.0, found.finish_s)
     return Sample(
         len(found.state.trials), found.utilisation,

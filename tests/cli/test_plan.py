@@ -153,6 +153,31 @@ def test_that_unequal_trials_leave_workers_idle_where_there_are_few_rounds(
     assert "--trial-time: lognormal takes 2 values" in done.stderr
 
 
+@pytest.mark.parametrize("budget", ["epochs: 20000", "node_hours: 100"])
+def test_that_steps_and_hours_end_a_sample_and_not_the_whole_trials_that_they_pay_for(
+    hpc_hpo: Command, file: Path, budget: str
+) -> None:
+    text = STUDY.replace("trials: 200", budget) + "fidelity: {policy: asha, min: 1, max: 27}\n"
+    file.write_text(text)
+    best = next(c for c in choices(hpc_hpo, file) if c["recommended"])
+    done = hpc_hpo(
+        "simulate",
+        file,
+        "--cpu",
+        "0",
+        "--json",
+        "--nodes",
+        str(best["nodes"]),
+        "--walltime",
+        f"{best['walltime_s']:.0f}s",
+        "--blocks",
+        str(best["at_once"]),
+    )
+    whole = json.loads(done.output)  # fmt: skip
+    assert best["simulated"]["node_hours"] / whole["node_hours"] == pytest.approx(1.0, abs=0.25)
+    assert best["simulated"]["finish_s"] / whole["finish_seconds"] == pytest.approx(1.0, abs=0.25)
+
+
 def test_that_segments_are_sampled_each_in_its_share(hpc_hpo: Command, file: Path) -> None:
     text = STUDY.replace("budget: {trials: 200}", "budget: {trials: 1000}")
     names = "".join(f"    - {{name: s{n}}}\n" for n in range(20))

@@ -150,6 +150,14 @@ def test_that_a_slow_ask_shows_as_idle_workers(
     assert share(slowed, "waiting for points") > 20 * share(quick, "waiting for points")
 
 
+def test_that_what_is_known_before_is_told_and_evaluated_first(tmp_path: Path) -> None:
+    known = "start_from: [{points: [{x: 0.123, y: 0.5}, {point: {x: 0.5, y: 0.5}, loss: 0.1}]}]\n"
+    found = run(tmp_path, text=STUDY.replace("1000", "5") + known, nodes=1)
+    assert [t.point["x"] for t in found.state.trials.values()].count(0.123) == 1
+    assert found.state.trials[0].point == {"x": 0.123, "y": 0.5}
+    assert [given.loss for given in found.state.segments[None].told] == [0.1]
+
+
 @pytest.mark.parametrize(("text", "mean"), [
     ("10m", 600.0), ("constant(600)", 600.0), ("uniform(5m, 15m)", 600.0),
     ("lognormal(600, 0)", 600.0), ("weibull(10m, 1)", 600.0), ("exponential(600)", 600.0),
@@ -160,10 +168,15 @@ def test_that_distributions_are_read(text: str, mean: float) -> None:
 
 @pytest.mark.parametrize("text", [
     "lognormal(600)", "gamma(1, 2)", "uniform(9, 3)", "constant(-5)", "soon", "weibull(9, 0)",
+    "nan", "inf", "-5", "0", "uniform(0, 0)", "lognormal(600, 1000)", "weibull(600, 0.001)",
 ])  # fmt: skip
 def test_that_what_is_no_distribution_is_refused_by_name(text: str) -> None:
     with pytest.raises(InputError, match=r"--trial-time: .*valid: a duration, or constant"):
-        parse_draw(text, "--trial-time")
+        parse_draw(text, "--trial-time", positive=True)
+
+
+def test_that_a_wait_may_be_no_time_at_all() -> None:
+    assert parse_draw("0", "--queue-wait").mean == 0.0
 
 
 @pytest.mark.parametrize(("arguments", "word"), [
@@ -173,7 +186,13 @@ def test_that_what_is_no_distribution_is_refused_by_name(text: str) -> None:
     (["--trial-time", "10m", "--walltime", "9h"], "blocks.walltime"),
     (["--trial-time", "10m", "--objective", "nothing:here"], "--objective"),
     (["--trial-time", "10m", "--mtbf", "long"], "--mtbf"),
-    (["--trial-time", "10m", "--keep", "."], "--keep"),
+    (["--trial-time", "10m", "--keep", "."], "--keep: is not empty"),
+    (["--trial-time", "10m", "--keep", "study.yaml"], "--keep: is no folder"),
+    (["--trial-time", "10m", "--cpu", "nan"], "--cpu: not a finite number"),
+    (["--trial-time", "10m", "--walltime", "1m"], "blocks.walltime: no trial can begin"),
+    (["--trial-time", "10m", "--start-up", "uniform(10, 20)", "--walltime", "8s"],
+     "blocks: no trial has come on"),
+    (["--trial-time", "10m", "--mtbf", "10s"], "blocks: no trial has come on"),
     (["--trial-time", "10m", "--preempt", "1h"], "queue batch at summit preempts no jobs"),
     (["--trial-time", "10m", "--preempt", "never"], "--preempt"),
 ])  # fmt: skip
