@@ -324,6 +324,10 @@ def test_that_check_says_what_is_taken_also_when_the_source_is_gone(tmp_path, ol
     [
         ({"study": "a", "csv": "b"}, "several sources in one entry"),
         ({"take": "best"}, "no source"),
+        (
+            {"points": []},
+            r"start_from\[0\].points: a list without points; found \[\]; valid: one point",
+        ),
         ({"csv": "b", "best": 3}, r"start_from\[0\].best: this goes with take"),
         ({"csv": "b", "takes": "best"}, r"start_from\[0\].takes: unknown key"),
         ({"points": [{"point": {"x": 1}, "los": 3}]}, r"points\[0\].los: unknown key"),
@@ -333,6 +337,15 @@ def test_that_check_says_what_is_taken_also_when_the_source_is_gone(tmp_path, ol
 def test_that_a_wrong_source_is_one_clear_error(tmp_path, source, words):
     with pytest.raises(InputError, match=words):
         started(tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"), [([], "a list without sources"), (5, "not a list of sources")]
+)
+def test_that_anything_but_a_list_of_sources_is_refused(tmp_path, raw, problem):
+    path = write(tmp_path, "new", start_from=raw)
+    with pytest.raises(InputError, match=rf"start_from: {problem}; found .*; valid: as in \["):
+        open_study(path)
 
 
 def test_that_every_family_takes_what_it_is_told(tmp_path, old):
