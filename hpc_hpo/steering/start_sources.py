@@ -19,6 +19,7 @@ from typing import Any
 from hpc_hpo.errors import InputError
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import read_events, replay
+from hpc_hpo.model import TrialState
 from hpc_hpo.schema import one_of
 from hpc_hpo.space.domains import Choice, Domain
 from hpc_hpo.study import Study
@@ -31,6 +32,9 @@ POINT = "point."
 MEANING = ("objective", "command", "contract", "loss", "objectives")
 #: ... in front of an objective's name.
 OBJECTIVE = "objective."
+
+#: Why a trial is left out that has a loss all the same: it is that of a rung, after fewer steps.
+STOPPED_EARLY = "stopped early"
 
 Losses = float | list[float] | None
 
@@ -107,6 +111,8 @@ def _from_study(name: str, source: StartSource, study: Study, key: str) -> Conte
         loss: Losses = trial.loss if trial.values is None else trial.values
         if trial.superseded:
             content.left["of a segment that was begun again"] += 1
+        elif trial.state is TrialState.STOPPED:
+            content.left[STOPPED_EARLY] += 1
         elif loss is None:
             content.left["failed" if trial.final else "not ended"] += 1
         else:
@@ -170,6 +176,9 @@ def _from_csv(source: StartSource, study: Study, key: str) -> Content:
             )  # fmt: skip
         loss = None if "loss" in columns.values() else _losses(cells, study, path, reader.line_num)
         counts = cells.get("pareto" if study.objectives else "rank")
+        if exported and cells.get("state") == TrialState.STOPPED.value:
+            content.left[STOPPED_EARLY] += 1
+            continue
         if exported and (loss is None or not counts):
             content.left["without a loss that counts"] += 1
             continue

@@ -176,6 +176,35 @@ def test_that_an_exported_table_says_the_same_as_the_study(tmp_path, old):
     ]
 
 
+def test_that_trials_that_were_stopped_early_are_no_results(tmp_path):
+    def stops(request):
+        # Losses grow with steps: at a rung they look better than those of whole trials.
+        step, outcome = request["stop_step"], completed(request)
+        loss = outcome["loss"] + (step or 3)
+        outcome["reports"] = [[step or 3, {"loss": loss}]]
+        if step is None:
+            return outcome | {"loss": loss}
+        return outcome | {"end": "paused", "reason": "rung", "loss": None}
+
+    fidelity = {"policy": "asha", "min": 1, "max": 3, "eta": 3}
+    path = write(tmp_path, "rungs", space={"x": SPACE["x"]}, trials=9, fidelity=fidelity)
+    _, outcome = run(path, stops)
+    whole = [t.loss for t in outcome.state.trials.values() if t.state.value == "completed"]
+    early = 9 - len(whole)
+    assert whole and early
+    folder, table = str(folder_of(path)), tmp_path / "table.csv"
+    done = CliRunner().invoke(cli, ["export", folder, "--format", "csv", "-o", str(table)])
+    assert done.exit_code == 0
+    for source in ({"study": folder}, {"csv": str(table)}):
+        start = started(tmp_path, source, space={"x": SPACE["x"]})
+        assert sorted(g.loss for g in start.told[None]) == sorted(whole)
+        assert start.report[0].endswith(
+            f"{len(whole)} results told; left out: {early} stopped early"
+        )
+        best = started(tmp_path, {**source, "take": "best", "best": 9}, space={"x": SPACE["x"]})
+        assert len(best.queued[None]) == len(whole)
+
+
 def test_that_a_plain_csv_gives_results_and_points(tmp_path):
     table = tmp_path / "points.csv"
     with open(table, "w", newline="") as stream:
