@@ -39,6 +39,7 @@ class InputError(HpoError):
         valid: str | Sequence[str] | None = None,
     ) -> None:
         self.problem, self.file, self.line, self.key = problem, file, line, key
+        self.found, self.valid = found, valid
         where = ""
         if file is not None:
             where = f"{file}:{line}: " if line is not None else f"{file}: "

@@ -149,7 +149,7 @@ def test_that_a_bad_segment_spec_file_is_named(
     ("text", "key", "words"),
     [
         ("segments: 3", "segments", "wrong type"),
-        ("segments: []", "segments.list", "no segments"),
+        ("segments: []", "segments", "no segments"),
         ("segments: {policy: fair}", "segments", "one of list, table and file"),
         ("segments: {table: {k: [1]}, file: f}", "segments", "table and file at once"),
         ("segments: [{name: a}, {name: a}]", "segments[1].name", "two segments have this name"),

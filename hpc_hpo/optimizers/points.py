@@ -40,7 +40,9 @@ class PointsSearch(BaseOptimizer):
         self._listed: dict[str, Point] = {}
         for index, point in enumerate(points):
             if not isinstance(point, Mapping):
-                raise InputError(f"entry {index} is not a point", key="points", found=point)
+                raise InputError(
+                    f"entry {index} is not a point", key="points", found=point, valid="as in {x: 1}"
+                )
             try:
                 valid = space.validate(point)
             except InputError as error:

@@ -182,6 +182,7 @@ def create(
         raise
     except InputError as error:
         # What a class says of its own options lacks the place in the file.
-        problems.add(f"{key}.{error.key}" if error.key else key, error.problem)
+        at = f"{key}.{error.key}" if error.key else key
+        problems.add(at, error.problem, found=error.found, valid=error.valid)
         raise InputErrors(problems.errors) from error
     return made

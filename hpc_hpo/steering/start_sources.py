@@ -11,7 +11,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from hpc_hpo.errors import InputError
 from hpc_hpo.folder import StudyFolder
 from hpc_hpo.journal import read_events, replay
+from hpc_hpo.model import TrialState
 from hpc_hpo.schema import one_of
 from hpc_hpo.space.domains import Choice, Domain
 from hpc_hpo.study import Study
@@ -31,6 +32,9 @@ POINT = "point."
 MEANING = ("objective", "command", "contract", "loss", "objectives")
 #: ... in front of an objective's name.
 OBJECTIVE = "objective."
+
+#: Why a trial is left out that has a loss all the same: it is that of a rung, after fewer steps.
+STOPPED_EARLY = "stopped early"
 
 Losses = float | list[float] | None
 
@@ -107,6 +111,8 @@ def _from_study(name: str, source: StartSource, study: Study, key: str) -> Conte
         loss: Losses = trial.loss if trial.values is None else trial.values
         if trial.superseded:
             content.left["of a segment that was begun again"] += 1
+        elif trial.state is TrialState.STOPPED:
+            content.left[STOPPED_EARLY] += 1
         elif loss is None:
             content.left["failed" if trial.final else "not ended"] += 1
         else:
@@ -131,12 +137,15 @@ def _check_objectives(
         for row in content.rows:
             row.loss = row.loss[0] if isinstance(row.loss, list) else row.loss
     elif content.rows:
-        raise study.problem(
-            f"{key}.study", "its trials have other objectives",
-            found=", ".join(" ".join(one) for one in theirs) or "one loss",
-            valid=f"{_names(study) or 'one loss'} there, too; or take: best, which evaluates its "
-            "best points here",
-        )  # fmt: skip
+        raise _others(study, f"{key}.study", [" ".join(one) for one in theirs])
+
+
+def _others(study: Study, key: str, theirs: Sequence[str]) -> InputError:
+    return study.problem(
+        key, "its trials have other objectives", found=", ".join(theirs) or "one loss",
+        valid=f"{_names(study) or 'one loss'} there, too; or take: best, which evaluates its "
+        "best points here",
+    )  # fmt: skip
 
 
 def _names(study: Study) -> str:
@@ -154,6 +163,7 @@ def _from_csv(source: StartSource, study: Study, key: str) -> Content:
         raise study.problem(f"{key}.csv", f"cannot be read: {error}", found=str(path)) from None
     reader = csv.DictReader(io.StringIO(text, newline=""))
     header = list(reader.fieldnames or ())
+    _check_header(header, path)
     exported = any(column.startswith(POINT) for column in header)
     columns = _columns(header, exported, source, study, path)
     content = Content(
@@ -161,6 +171,10 @@ def _from_csv(source: StartSource, study: Study, key: str) -> Content:
         segmented="segment" in header and "segment" not in columns.values(),
     )  # fmt: skip
     domains = _domains(study, source)
+    theirs = [c.removeprefix(OBJECTIVE) for c in header if exported and c.startswith(OBJECTIVE)]
+    same = not exported or set(theirs) == {one.name for one in study.objectives}
+    if not same and source.take != "best":
+        raise _others(study, f"{key}.csv", theirs)
     for cells in reader:
         where = f"{source.csv} line {reader.line_num}"
         if None in cells or None in cells.values():
@@ -168,8 +182,18 @@ def _from_csv(source: StartSource, study: Study, key: str) -> Content:
                 "the line has another number of cells than the header", file=str(path),
                 line=reader.line_num, valid=f"{len(header)} cells",
             )  # fmt: skip
-        loss = None if "loss" in columns.values() else _losses(cells, study, path, reader.line_num)
-        counts = cells.get("pareto" if study.objectives else "rank")
+        loss: Losses = None
+        if "loss" not in columns.values():
+            loss = (
+                _losses(cells, study, path, reader.line_num)
+                if same
+                else _loss_cell(cells, "loss", path, reader.line_num)  # the first objective's
+            )
+        # Only those that are of one loss have a rank.
+        counts = bool(theirs) or cells.get("rank", "1")
+        if exported and cells.get("state") == TrialState.STOPPED.value:
+            content.left[STOPPED_EARLY] += 1
+            continue
         if exported and (loss is None or not counts):
             content.left["without a loss that counts"] += 1
             continue
@@ -180,8 +204,27 @@ def _from_csv(source: StartSource, study: Study, key: str) -> Content:
                 values[name] = value
         segment = (cells.get("segment") or None) if content.segmented else None
         content.rows.append(Row(values, loss, segment, where))
+    if not content.rows and not content.left:
+        raise InputError(
+            "a header alone: the table has no points", file=str(path), line=1,
+            found=", ".join(header), valid="a line for each point below it",
+        )  # fmt: skip
     content.segmented = any(row.segment is not None for row in content.rows)
     return content
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if not header:
+        raise InputError(
+            "the table is empty", file=str(path), found="no header",
+            valid="a line that names the columns, as in x,loss, and a line for each point",
+        )  # fmt: skip
+    for column, times in Counter(header).items():
+        if times > 1:
+            raise InputError(
+                "a column is there more than once", file=str(path), line=1, key=column,
+                found=f"{times} columns of this name", valid="each column once",
+            )  # fmt: skip
 
 
 def _columns(

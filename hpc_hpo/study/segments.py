@@ -387,7 +387,7 @@ class Under:
 
     def path(self, key: str) -> str:
         """The key path as the user wrote it."""
-        if self._bare is not None and key.startswith(f"{self._bare}["):
+        if self._bare is not None and key.partition("[")[0] == self._bare:
             return self._root + key.removeprefix(self._bare)
         return f"{self._root}.{key}" if key else self._root
 

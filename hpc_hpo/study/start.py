@@ -23,7 +23,7 @@ class StartSource(Model):
     study: str | None = Field(None, min_length=1, description="another study's folder")
     csv: str | None = Field(None, min_length=1, description="a CSV file with a header")
     points: tuple[dict[str, Any], ...] | None = Field(
-        None, min_length=1, description="points, as in [{lr: 0.1}, {point: {lr: 0.2}, loss: 0.5}]"
+        None, description="points, as in [{lr: 0.1}, {point: {lr: 0.2}, loss: 0.5}]"
     )
     take: Literal["results", "best", "both"] = Field(
         "results", description="results are told, the best are evaluated here, or both"
@@ -42,6 +42,13 @@ class StartSource(Model):
     @classmethod
     def _lists(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("points", mode="before")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)) and not value:
+            raise refuse("a list without points", "one point at least, as in [{lr: 0.1}]")
+        return value
 
     @property
     def kind(self) -> str:
@@ -78,14 +85,15 @@ class StartSource(Model):
 
 
 class _Spec(Model):
-    sources: tuple[StartSource, ...] = Field(min_length=1)
+    sources: tuple[StartSource, ...]
 
     @field_validator("sources", mode="before")
     @classmethod
     def _list(cls, value: Any) -> Any:
-        if not isinstance(value, list):
+        if not isinstance(value, list) or not value:
             valid = "as in [{study: ../old}, {csv: points.csv}, {points: [{lr: 0.1}]}]"
-            raise refuse("not a list of sources", valid)
+            what = "a list without sources" if value == [] else "not a list of sources"
+            raise refuse(what, valid)
         return tuple(value)
 
 
@@ -100,7 +108,7 @@ def read_start(
     """
     if raw is None:
         return (), []
-    where = Under(doc, "start_from", bare="sources" if isinstance(raw, list) else None)
+    where = Under(doc, "start_from", bare="sources")
     spec, errors = validate(_Spec, {"sources": raw}, where)
     if spec is None:
         return (), errors

@@ -33,6 +33,18 @@ LINE = Space.parse({"x": {"float": [0, 1]}})
         ({"name": "skopt", "n_initial": 0}, "too small; found 0; valid: an integer of at least 1"),
         ({"name": "grid", "resolution": "fine"}, "not a whole number; found 'fine'"),
         ({"name": "random", "seed": -1}, "optimizer.seed: too small"),
+        (
+            {"name": "points", "points": 5},
+            "optimizer.points: not a list of points; found 5; valid: [{x: 1}, {x: 2}, ...]",
+        ),
+        (
+            {"name": "points", "points": [{"x": 0}, 7]},
+            "optimizer.points: entry 1 is not a point; found 7; valid: as in {x: 1}",
+        ),
+        (
+            {"name": "idds", "host": "ftp", "workload": 1},
+            "optimizer.host: no service; found 'ftp'; valid: as in https://",
+        ),
     ],
 )
 def test_that_a_bad_optimizer_is_refused_with_what_is_valid(spec, expected):

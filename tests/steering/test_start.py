@@ -176,6 +176,35 @@ def test_that_an_exported_table_says_the_same_as_the_study(tmp_path, old):
     ]
 
 
+def test_that_trials_that_were_stopped_early_are_no_results(tmp_path):
+    def stops(request):
+        # Losses grow with steps: at a rung they look better than those of whole trials.
+        step, outcome = request["stop_step"], completed(request)
+        loss = outcome["loss"] + (step or 3)
+        outcome["reports"] = [[step or 3, {"loss": loss}]]
+        if step is None:
+            return outcome | {"loss": loss}
+        return outcome | {"end": "paused", "reason": "rung", "loss": None}
+
+    fidelity = {"policy": "asha", "min": 1, "max": 3, "eta": 3}
+    path = write(tmp_path, "rungs", space={"x": SPACE["x"]}, trials=9, fidelity=fidelity)
+    _, outcome = run(path, stops)
+    whole = [t.loss for t in outcome.state.trials.values() if t.state.value == "completed"]
+    early = 9 - len(whole)
+    assert whole and early
+    folder, table = str(folder_of(path)), tmp_path / "table.csv"
+    done = CliRunner().invoke(cli, ["export", folder, "--format", "csv", "-o", str(table)])
+    assert done.exit_code == 0
+    for source in ({"study": folder}, {"csv": str(table)}):
+        start = started(tmp_path, source, space={"x": SPACE["x"]})
+        assert sorted(g.loss for g in start.told[None]) == sorted(whole)
+        assert start.report[0].endswith(
+            f"{len(whole)} results told; left out: {early} stopped early"
+        )
+        best = started(tmp_path, {**source, "take": "best", "best": 9}, space={"x": SPACE["x"]})
+        assert len(best.queued[None]) == len(whole)
+
+
 def test_that_a_plain_csv_gives_results_and_points(tmp_path):
     table = tmp_path / "points.csv"
     with open(table, "w", newline="") as stream:
@@ -324,6 +353,10 @@ def test_that_check_says_what_is_taken_also_when_the_source_is_gone(tmp_path, ol
     [
         ({"study": "a", "csv": "b"}, "several sources in one entry"),
         ({"take": "best"}, "no source"),
+        (
+            {"points": []},
+            r"start_from\[0\].points: a list without points; found \[\]; valid: one point",
+        ),
         ({"csv": "b", "best": 3}, r"start_from\[0\].best: this goes with take"),
         ({"csv": "b", "takes": "best"}, r"start_from\[0\].takes: unknown key"),
         ({"points": [{"point": {"x": 1}, "los": 3}]}, r"points\[0\].los: unknown key"),
@@ -333,6 +366,15 @@ def test_that_check_says_what_is_taken_also_when_the_source_is_gone(tmp_path, ol
 def test_that_a_wrong_source_is_one_clear_error(tmp_path, source, words):
     with pytest.raises(InputError, match=words):
         started(tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"), [([], "a list without sources"), (5, "not a list of sources")]
+)
+def test_that_anything_but_a_list_of_sources_is_refused(tmp_path, raw, problem):
+    path = write(tmp_path, "new", start_from=raw)
+    with pytest.raises(InputError, match=rf"start_from: {problem}; found .*; valid: as in \["):
+        open_study(path)
 
 
 def test_that_every_family_takes_what_it_is_told(tmp_path, old):
