@@ -50,6 +50,11 @@ class Breeding:
             self._rungs.wakes(bad.segment)
         return None
 
+    @property
+    def pending(self) -> bool:
+        """Whether somebody is still to be replaced, if that can be."""
+        return next(self._poor(), None) is not None
+
     def _poor(self) -> Iterator[tuple[Pbt, Trial]]:
         for policy in self._rungs.populations():
             for number in policy.poor():

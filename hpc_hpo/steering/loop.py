@@ -324,7 +324,10 @@ class Steering:
         reason = reached(self.terms, self.state, self._clock.now())
         if not (reason or self._in_flight or self._waiting) and self._spending.spent:
             reason = "" if self._rungs.hopes(self._searches.runs) else "epochs"
-        return self._searches.finished() or reason
+        done = self._searches.finished()
+        if done == "population" and self._spending.trials and self._breeding.pending:
+            return reason
+        return done or reason
 
     def run(self) -> str:
         """Steer until the study is done or is asked to stop; returns why.

@@ -219,6 +219,23 @@ def test_that_members_that_fail_are_replaced_too(tmp_path):
     assert state.trial_states["completed"] == 8
 
 
+def test_that_the_last_member_to_end_is_replaced_where_it_fails(tmp_path):
+    done, failed = [], []
+
+    def diverges(request):
+        if request["stop_step"] is None:
+            done.append(request["trial"])
+            if len(done) == 4 and not failed:
+                failed.append(request["trial"])
+                return ended(request, "failed", error={"kind": "loss", "message": "nan"})
+        return None
+
+    reason, state = steer(tmp_path, Trainer(diverges), population=4, workers=1)
+    assert reason == "population"
+    assert state.trial_states["failed"] == 1 and state.trial_states["completed"] == 4
+    assert failed[0] in [t.parent["replaces"] for t in state.trials.values() if t.parent]
+
+
 def test_that_copies_end_with_the_budget_of_trials_and_the_others_are_trained(tmp_path):
     reason, state = steer(tmp_path, Trainer(), trials=10)
     assert reason == "budget"
