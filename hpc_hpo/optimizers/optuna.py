@@ -79,7 +79,8 @@ class OptunaSearch(BaseOptimizer):
             self._add_axes(name)
         self._numbers: dict[int, int] = {}
         self._study = self._new_study()
-        self._worst = 0.0
+        self._best, self._worst = math.inf, -math.inf
+        self._held: list[int] = []  #: failures of which the GP is not told yet
 
     def _add_axes(self, name: str) -> None:
         distributions = self._optuna.distributions
@@ -156,13 +157,24 @@ class OptunaSearch(BaseOptimizer):
         known = self.losses[id]
         number = self._numbers[id]
         if known is not None:
-            self._worst = max(self._worst, known) if len(self.losses) > 1 else known
+            self._best, self._worst = min(self._best, known), max(self._worst, known)
             self._study.tell(number, known)
         elif self.sampler == "TPE":
             # Optuna leaves failed trials out; pruned ones without a value count as the worst.
             self._study.tell(number, state=self._optuna.trial.TrialState.PRUNED)
         else:
-            self._study.tell(number, self._worst)
+            self._held.append(number)
+        # The GP leaves failed trials out, and would come back to them. So they have the worst loss,
+        # as soon as that is not the best one, too.
+        if self._differ:
+            for failure in self._held:
+                self._study.tell(failure, self._worst)
+            self._held.clear()
+
+    @property
+    def _differ(self) -> bool:
+        """Two losses, of those told so far, are not equal."""
+        return self._best < self._worst
 
     def ask(self, ids: Sequence[int]) -> list[Point]:
         # One by one: each point is a running trial before the next one is drawn.
@@ -176,7 +188,10 @@ class OptunaSearch(BaseOptimizer):
 
     def _propose(self, count: int) -> list[Point]:
         number, taken = len(self.points), self._keys
-        if number >= self.n_initial and len(self.losses) >= _MIN_TOLD and self.space.dims > 0:
+        enough = number >= self.n_initial and len(self.losses) >= _MIN_TOLD
+        if self.sampler == "GP":
+            enough = enough and self._differ  # equal losses and failures say nothing to it
+        if enough and self.space.dims > 0:
             point = self._sample(number, taken)
         else:
             point = self._design.next(number, taken)
