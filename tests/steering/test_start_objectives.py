@@ -3,6 +3,7 @@
 import pytest
 
 from hpc_hpo.errors import InputError
+from hpc_hpo.journal import read_events, replay
 from tests.steering.test_start import completed, folder_of, run, started, write
 
 TWO = [{"name": "error"}, {"name": "gain", "direction": "maximize"}]
@@ -54,6 +55,13 @@ def test_that_a_study_of_other_objectives_is_refused_unless_its_best_are_evaluat
         started(tmp_path, source | {"accept": ["objective"]}, objectives=TWO)
     start = started(tmp_path, source | {"take": "best", "best": 2}, objectives=TWO)
     assert (len(start.queued[None]), told(start)) == (2, [])
+    # Other objectives cannot be weighed here: the first one says which are best.
+    losses = sorted(
+        (t.loss, t.point["x"])
+        for t in replay(read_events(folder_of(path) / "journal.jsonl")).trials.values()
+    )
+    best = losses[-2:] if theirs and theirs[0] == TWO[1] else losses[:2]
+    assert {given.point["x"] for given in start.queued[None]} == {x for _, x in best}
 
 
 def test_that_results_with_objectives_are_refused_by_a_study_of_one_loss(tmp_path, old):
