@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +53,7 @@ from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.steering.verdict import reached
 from hpc_hpo.study import Change, Study, check_payload, compare, load_study
 from hpc_hpo.tracking import check_tracking, tracking
-from hpc_hpo.version import __version__
+from hpc_hpo.version import versions
 
 #: The folder to which the frozen study's relative paths belong.
 ORIGIN = "origin.json"
@@ -350,8 +349,7 @@ class SteeringRun:
     def _run_event(self, run: int, now: float) -> dict[str, Any]:
         return {
             "e": "run", "run": run, "at": now, "host": socket.gethostname(), "pid": os.getpid(),
-            "version": __version__, "python": platform.python_version(),
-            "site": self.site.name,
+            "versions": versions(), "site": self.site.name,
         }  # fmt: skip
 
     def close(self) -> None:

@@ -320,6 +320,14 @@ def test_that_a_rewritten_but_equal_study_has_not_changed() -> None:
     assert changes(MINIMAL, MINIMAL + "blocks: {max: 1}\ntrial: {ranks: 1}\nsite: local") == {}
 
 
+def test_that_a_parameter_which_a_segment_takes_out_is_not_one_it_says_nothing_of() -> None:
+    text = MINIMAL + "segments: [{name: a, space: {x: {int: [1, 3]}, lr: null}}]\n"
+    frozen, new = study_of(text).to_dict(), study_of(text.replace(", lr: null", "")).to_dict()
+    (change,) = compare(frozen, new)
+    assert str(change) == "segments.a.space.lr: 'null' -> (not set)" and not change.harmless
+    assert [c.key for c in compare(new, frozen)] == ["segments.a.space.lr"]
+
+
 def test_that_a_change_reads_as_a_sentence() -> None:
     frozen = study_of(MINIMAL).to_dict()
     new = study_of(MINIMAL.replace("trials: 4", "trials: 9, wall_time: 2h")).to_dict()

@@ -60,6 +60,8 @@ def export(path: Path, name: str, output: str | None, follow: bool) -> None:
     if not target.parent.is_dir():
         why = "there is no such folder" if output else "the study has never been run"
         raise InputError(why, file=str(target.parent))
+    if target.is_dir():
+        raise InputError("is a folder", file=str(target), key="-o", valid="a file's name")
     chosen.write(view.state, view.study, target)
     click.echo(f"{len(view.state.trials)} trials written to {target}")
 

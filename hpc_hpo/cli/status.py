@@ -29,7 +29,7 @@ MEANING = {
     "running": "running",
     "stopped": "stopped with work left; `hpc-hpo run` goes on with it",
     "done": "done",
-    "failed": "done, but no trial has a loss; `hpc-hpo show` tells why one failed",
+    "failed": "done, but no trial has a loss; `hpc-hpo show DIR failures` tells why",
 }
 
 #: Segments that failed, of which status says why.

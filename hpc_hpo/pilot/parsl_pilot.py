@@ -351,7 +351,8 @@ class ParslPilot:
     # -- the end ---------------------------------------------------------------
 
     def stop(self) -> list[dict[str, Any]]:
-        events: list[dict[str, Any]] = []
+        # A short study may be over before anybody has looked at the block that ran it.
+        events = self._look_at_nodes(self._now())
         live = self._live()
         cancelled = not live or self._cancel(live, STOPPED if self._flights else RELEASED)
         if cancelled:

@@ -21,7 +21,7 @@ float is NaN where there is none. Times are seconds since the epoch.
                     {"__float__": "nan"}. Attributes: kind (the values' own), order (of the
                     parameters, from 0)
 /curves             one row a report, by trial and step: trial, step (int64)
-/curves/metrics     one column a metric (float64)
+/curves/metrics     one column a metric (float64). Attribute: order (of the metrics, from 0)
 /slices             one row a slice, by trial and number: trial, slice, run (int64), submitted,
                     started, ended, wasted_s (float64), block, worker, end, reason, restored,
                     error (text; end is "" while it is open)
@@ -65,6 +65,7 @@ from hpc_hpo.results.table import (
     ranks,
     strict_json,
     trials_from,
+    versions_of,
 )
 from hpc_hpo.version import __version__
 
@@ -264,6 +265,9 @@ def write_hdf5(state: StudyState, study: dict[str, Any], path: Path) -> None:
             else:
                 curves.put(column)
         metrics.fill_others(len(curves.group["step"]))
+        reports = (r for trial in trials_from(state, 0) for _, r in sorted(trial.reports.items()))
+        for order, name in enumerate(dict.fromkeys(name for report in reports for name in report)):
+            metrics.group[dataset_name(name)].attrs["order"] = order
         for column in columns_of(state, study, "slices", first):
             slices.put(column)
         _describe(file, state, study, stale)
@@ -308,7 +312,7 @@ def _describe(file: Any, state: StudyState, study: dict[str, Any], stale: int) -
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["hpc_hpo"] = __version__
     file.attrs["direction"] = str(study.get("direction", "minimize"))
-    file.attrs["versions"] = strict_json(state.run_info.get("versions", {}))
+    file.attrs["versions"] = strict_json(versions_of(state))
     if state.began is not None:
         file.attrs["began"] = state.began
     file.attrs["stale_cells"] = stale

@@ -100,5 +100,6 @@ def _metrics(group: Any) -> list[Column]:
     """A metric that is NaN and one that was not reported are the same in the file."""
     return [
         Column(METRIC + _name(d), "float", [None if v != v else v for v in _cells(d)])
-        for d in group.values()
+        # Files of before have no order.
+        for d in sorted(group.values(), key=lambda d: int(d.attrs.get("order", 0)))
     ]

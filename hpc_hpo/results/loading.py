@@ -22,6 +22,9 @@ def load(path: str | os.PathLike[str], table: str = "trials") -> Any:
     if place.suffix in (".h5", ".hdf5"):
         columns = read_columns(place, table)
     else:
+        if place.is_file() and place.suffix not in (".yaml", ".yml"):
+            raise InputError("is no study", file=str(place),
+                             valid="a study's folder, its study.yaml, or a results.h5")  # fmt: skip
         view = open_study(place)
         columns = columns_of(view.state, view.study, table)
     return frame(columns) if find_spec("pandas") is not None else rows(columns)

@@ -20,10 +20,10 @@ from hpc_hpo.journal import StudyState
 from hpc_hpo.model import SliceEnd, Trial
 from hpc_hpo.optimizers.extras import require
 from hpc_hpo.results.fronts import goals_of
+from hpc_hpo.results.segments import spaces
 from hpc_hpo.results.table import printable, strict_json
 from hpc_hpo.space import Space
 from hpc_hpo.space.domains import Choice, Fixed
-from hpc_hpo.study.segments import plain_segments
 
 _STATES = {
     "asked": "WAITING",
@@ -68,16 +68,13 @@ def _parts(
 ) -> Iterator[tuple[str, Space | None, list[Trial]]]:
     """(name, space, trials) of each Optuna study; trials of segments begun again are apart."""
     title = str(study.get("name", "study"))
-    section = study.get("segments")
-    plain = plain_segments(section) if isinstance(section, Mapping) else {}
-    groups: dict[tuple[str | None, bool], list[Trial]] = {}
-    for name in plain or [None]:
-        groups[name, False] = []
+    specs = spaces(state, study)
+    groups: dict[tuple[str | None, bool], list[Trial]] = {(name, False): [] for name in specs}
     for _, trial in sorted(state.trials.items()):
         groups.setdefault((trial.segment, trial.superseded), []).append(trial)
     for (segment, superseded), trials in groups.items():
         name = title if segment is None else f"{title}/{segment}"
-        spec = {**study.get("space", {}), **(plain.get(segment or "", {}).get("space") or {})}
+        spec = specs.get(segment)
         space = Space.parse(spec) if spec else None
         yield name + (" (begun again)" if superseded else ""), space, trials
 

@@ -62,14 +62,13 @@ class SegmentRow:
         }
 
 
-def segment_rows(state: StudyState, study: Mapping[str, Any]) -> list[SegmentRow]:
-    """Every segment that the study or the journal knows, in the study's order.
-
-    Args:
-        study: the frozen study as a plain dict.
-    """
+def known_segments(
+    state: StudyState, study: Mapping[str, Any]
+) -> dict[str | None, Mapping[str, Any]]:
+    """What the study, or a request while it ran, says of each segment, in the study's order; those
+    of which only trials are known come last, with nothing."""
     section = study.get("segments")
-    known: dict[str | None, dict[str, Any]] = {}
+    known: dict[str | None, Mapping[str, Any]] = {}
     if isinstance(section, Mapping):
         known.update(plain_segments(section))
     else:
@@ -79,6 +78,27 @@ def segment_rows(state: StudyState, study: Mapping[str, Any]) -> list[SegmentRow
             known.setdefault(name, record.spec)
         elif name not in known and record.asked:
             known[name] = {}
+    return known
+
+
+def spaces(state: StudyState, study: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
+    """The search space of each segment, as a study file has it: the study's with the segment's own
+    parameters in place of those, and without those that the segment takes out."""
+    shared = study.get("space") or {}
+    return {
+        name: {key: entry for key, entry in {**shared, **(content.get("space") or {})}.items()
+               if entry is not None}
+        for name, content in known_segments(state, study).items()
+    }  # fmt: skip
+
+
+def segment_rows(state: StudyState, study: Mapping[str, Any]) -> list[SegmentRow]:
+    """Every segment that the study or the journal knows, in the study's order.
+
+    Args:
+        study: the frozen study as a plain dict.
+    """
+    known = known_segments(state, study)
     goals = goals_of(study)
     found = fronts(state, goals)
     rows = [_row(state, study, name, content) for name, content in known.items()]

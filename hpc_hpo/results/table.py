@@ -19,6 +19,14 @@ POINT = "point."
 OBJECTIVE = "objective."
 
 
+def versions_of(state: StudyState) -> dict[str, str]:
+    """The packages that the last run of the steering process used, by name."""
+    run = state.run_info
+    # Journals of before knew two of them.
+    old = {"hpc_hpo": run.get("version"), "python": run.get("python")}
+    return dict(run.get("versions") or {name: text for name, text in old.items() if text})
+
+
 def direction_sign(study: dict[str, Any]) -> int:
     """-1 when the (plain) study's loss is maximised, else +1."""
     return -1 if study.get("direction") == "maximize" else 1

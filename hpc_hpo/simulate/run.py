@@ -47,7 +47,7 @@ from hpc_hpo.steering.start import gather
 from hpc_hpo.steering.terms import terms_of
 from hpc_hpo.study import Study
 from hpc_hpo.study.segment_set import Segment
-from hpc_hpo.version import __version__
+from hpc_hpo.version import versions
 from hpc_hpo.worker.margin import interval
 from hpc_hpo.workload import is_resumable
 
@@ -350,7 +350,7 @@ def simulate(
         # Synced once: nothing is lost with a simulation.
         journal = Journal(folder.journal, sync_every=math.inf)
         try:
-            event = {"e": "run", "run": 1, "at": START, "version": __version__,
+            event = {"e": "run", "run": 1, "at": START, "versions": versions(),
                      "site": site.name, "simulated": True}  # fmt: skip
             happened = [event]
             if given.trials is not None:

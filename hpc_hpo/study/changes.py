@@ -40,6 +40,16 @@ HARMLESS = frozenset(
 HARMLESS_OF_SEGMENTS = frozenset({"policy", "floor", "transfer"})
 
 
+class _NotSet:
+    """A setting that is not there; null is a value, as of a parameter that a segment takes out."""
+
+    def __repr__(self) -> str:
+        return "(not set)"
+
+
+NOT_SET = _NotSet()
+
+
 @dataclass(frozen=True)
 class Change:
     """One key that differs.
@@ -77,17 +87,25 @@ def same_setting(old: Any, new: Any) -> bool:
 
 
 def settings_of(values: Sequence[Any], key: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Every setting of several studies at once: its key path and its value in each, None where it
-    is not set. What is a mapping in all of them, or a list of as many, is looked into."""
+    """Every setting of several studies at once: its key path and its value in each, NOT_SET where
+    it is not there. What is a mapping in all of them, or a list of as many, is looked into."""
     if all(isinstance(value, Mapping) for value in values):
         for name in dict.fromkeys(name for value in values for name in value):
             own = f"{key}.{name}" if key else str(name)
-            yield from settings_of([value.get(name) for value in values], own)
+            yield from settings_of([value.get(name, NOT_SET) for value in values], own)
     elif all(map(_holds_mappings, values)) and len({len(value) for value in values}) == 1:
         for number, items in enumerate(zip(*values, strict=True)):
             yield from settings_of(items, f"{key}[{number}]")
     else:
         yield key, tuple(values)
+
+
+def shown(value: Any, others: Sequence[Any]) -> Any:
+    """A value of `settings_of` for people: None where it is not set, and the text null where it is
+    null and another one is not set."""
+    if value is NOT_SET:
+        return None
+    return "null" if value is None and any(other is NOT_SET for other in others) else value
 
 
 def _holds_mappings(value: Any) -> bool:
@@ -97,7 +115,7 @@ def _holds_mappings(value: Any) -> bool:
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     for key, (before, after) in settings_of([old, new]):
         if not same_setting(before, after):
-            yield key, before, after
+            yield key, shown(before, [after]), shown(after, [before])
     orders = [list(each) for each in (old.get("space"), new.get("space")) if each]
     if len(orders) == 2 and orders[0] != orders[1] and set(orders[0]) == set(orders[1]):
         # A seed's points depend on the order in which the parameters are drawn.

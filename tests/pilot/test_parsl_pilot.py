@@ -287,6 +287,15 @@ def test_that_stopping_cancels_what_waits_and_what_runs(scene):
     assert {e["block"] for e in events if e.get("state") == "ended"} == {"1.0", "1.1"}
 
 
+def test_that_a_block_nobody_has_looked_at_while_it_ran_has_its_start(scene):
+    scene.look()
+    scene.node("node-start", "0")
+    scene.node("node-end", "0", reason="released")
+    events = [e for e in scene.pilot.stop() if e["e"] == "block"]
+    assert [(e["state"], e.get("workers")) for e in events] == [("running", 2), ("ended", None)]
+    assert events[0]["started"] == 1001.0
+
+
 def test_that_workers_which_just_came_up_are_waited_for_when_all_are_to_pause(
     scene,
 ):

@@ -37,15 +37,16 @@ NAN = float("nan")
 
 
 def plain(columns: Sequence[Column]) -> str:
-    """Columns as text, in which equal values of unlike types differ; NaN of a metric is none."""
-    table = {
-        column.name: [
+    """Columns as text, in their order, in which equal values of unlike types differ; NaN of a
+    metric is none."""
+    return exact_json([
+        [
+            column.name,
             column.kind,
             [None if column.name[:7] == "metric." and v != v else v for v in column.values],
         ]
         for column in columns
-    }
-    return exact_json(table)
+    ])  # fmt: skip
 
 
 @given(ev.histories())
@@ -71,6 +72,21 @@ def test_that_nan_empty_text_lists_and_absent_values_are_told_apart(tmp_path: Pa
     assert exact_json(found["point.mixed"].values) == exact_json([*values, None])
     assert exact_json(found["point.x"].values) == exact_json([p.get("x") for p in points])
     assert found["point.text"].values == [None] * 9 + [""]
+
+
+def test_that_metrics_keep_their_order(tmp_path: Path) -> None:
+    reports = [[1, {"loss": 2.0, "acc": 0.5}], [2, {"loss": 1.0, "a": 0.0}]]
+    history = [ev.run(), ev.asked(0, {"x": 0.5}), ev.submit(0)]
+    state = replay([*history, ev.end(0, 1, "paused", "paused", reports=reports)])
+    write_hdf5(state, STUDY, tmp_path / "r.h5")
+    names = [column.name for column in read_columns(tmp_path / "r.h5", "curves")]
+    assert names == ["trial", "step", "metric.loss", "metric.acc", "metric.a"]
+
+
+def test_that_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("trial,loss\n")
+    with pytest.raises(InputError, match=r"results\.csv: is no study.*a study's folder"):
+        hpc_hpo.load(tmp_path / "results.csv")
 
 
 def content(path: Path) -> dict[str, Any]:

@@ -192,6 +192,23 @@ def test_that_each_segment_is_a_study(optuna: Any, tmp_path: Path) -> None:
     assert load(optuna, tmp_path / "s.db", "many/a").trials == []
 
 
+def test_that_a_segment_s_study_has_the_distributions_of_its_own_space(
+    optuna: Any, tmp_path: Path
+) -> None:
+    space = {"x": {"float": [0, 1]}, "depth": {"int": [1, 9]}}
+    study = {"name": "many", "space": space,
+             "segments": {"list": [{"name": "a", "space": {"depth": None}}]}}  # fmt: skip
+    lr = {"float": [1e-7, 0.5], "log": True}
+    events = [ev.run(), {"e": "segment", "op": "add", "segment": "z", "at": ev.START,
+                         "spec": {"name": "z", "space": {"lr": lr}}}]  # fmt: skip
+    for n, (name, values) in enumerate((("a", {"x": 0.5}), ("z", {"x": 0.1, "lr": 1e-3}))):
+        events += [{**ev.asked(n, values), "segment": name}, ev.submit(n)]
+    write_optuna(replay(events), study, tmp_path / "s.db")
+    first, last = (load(optuna, tmp_path / "s.db", f"many/{n}").trials[0] for n in "az")
+    assert set(first.distributions) == {"x"}
+    assert last.distributions["lr"] == optuna.distributions.FloatDistribution(1e-7, 0.5, log=True)
+
+
 def test_that_an_older_file_is_replaced_and_nothing_else_is_left(
     optuna: Any, tmp_path: Path
 ) -> None:

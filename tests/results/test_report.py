@@ -23,6 +23,7 @@ from hpc_hpo.results.report.page import json_in_html, render
 from hpc_hpo.results.report.points import axes, columns
 from hpc_hpo.results.report.segments import segments
 from hpc_hpo.results.report.timeline import timeline
+from hpc_hpo.version import versions
 from tests import events as ev
 
 SPACE = {
@@ -107,6 +108,45 @@ def test_that_axes_follow_the_space_and_the_values() -> None:
     assert by_name["late"] == [None, 0.0]
     assert axes(found)[2].categories == ("tanh", "relu") and by_name["act"] == [0.0, 1.0]
     assert points["place"] == [1.0, 0.0]
+
+
+def test_that_axes_follow_the_spaces_of_segments() -> None:
+    log, some = {"float": [1e-6, 1], "log": True}, {"choice": [1, 10, 1000]}
+    segments = {"list": [{"name": "a", "space": {"lr": log}}, {"name": "b", "space": {"n": some}}]}
+    found = material(
+        *done(0, 0.5, ev.START + 10, lr=1e-3, n=10), study={"space": {}, "segments": segments}
+    )
+    assert {a.name: (a.kind, a.log) for a in axes(found)} == {
+        "lr": ("number", True), "n": ("category", False),
+    }  # fmt: skip
+
+
+def test_that_the_best_copy_has_its_line_of_parents() -> None:
+    def copy(trial: int, of: int, step: int, lr: float) -> Event:
+        parent = {"trial": of, "checkpoint": "c", "step": step, "replaces": 9}
+        return {**ev.asked(trial, {"lr": lr, "n": 3}), "parent": parent}
+
+    reports = [[step, {"loss": 1.0}] for step in range(21, 31)]
+    found = material(
+        *done(0, 0.5, ev.START + 10, lr=0.1, n=3), copy(1, 0, 10, 0.05), copy(2, 1, 20, 0.01),
+        ev.submit(2), ev.end(2, 1, "completed", "completed", loss=0.1, reports=reports),
+    )  # fmt: skip
+    best = content(found)["groups"][0]["best"]
+    assert best["line"] == [
+        {"trial": 0, "from": 0, "to": 10, "changed": {"lr": 0.1, "n": 3}},
+        {"trial": 1, "from": 10, "to": 20, "changed": {"lr": 0.05}},
+        {"trial": 2, "from": 20, "to": 30, "changed": {"lr": 0.01}},
+    ]
+
+
+def test_that_versions_are_those_of_the_last_run() -> None:
+    shown = versions()
+    assert shown["hpc_hpo"] and shown["python"] and shown["numpy"]
+    last = {**ev.run(), "versions": shown}
+    assert content(material(last))["reproduce"]["versions"] == shown
+    old = {"e": "run", "run": 1, "at": ev.START, "version": "0.1", "python": "3.10.2"}
+    found = content(material(old))["reproduce"]["versions"]
+    assert found == {"hpc_hpo": "0.1", "python": "3.10.2"}
 
 
 def test_that_a_sample_of_points_holds_the_best_half_of_it(simulated: Material) -> None:

@@ -14,7 +14,7 @@ from hpc_hpo.journal import StudyState, replay
 from hpc_hpo.results.csv_file import write_csv
 from hpc_hpo.results.hdf5 import write_hdf5
 from hpc_hpo.results.json_file import write_json
-from hpc_hpo.results.segments import segment_counts, segment_rows
+from hpc_hpo.results.segments import segment_counts, segment_rows, spaces
 from hpc_hpo.results.summary import summary
 from tests import events
 
@@ -128,6 +128,16 @@ def test_that_a_segment_that_was_added_is_listed_with_what_it_is(state: StudySta
     rows = {row.name: row for row in segment_rows(state, STUDY)}
     assert (rows["z"].state, rows["z"].budget, rows["z"].values) == ("new", 5, {"k": 7})
     assert rows["c"].budget == 30
+
+
+def test_that_spaces_are_those_that_segments_search(state: StudyState) -> None:
+    state.apply(segment("add", "z", spec={"name": "z", "space": {"y": {"choice": [1, 2]}}}))
+    x = {"float": [0, 1]}
+    own = {"list": [{"name": "a", "space": {"x": None, "w": x}}, {"name": "b"}]}
+    found = spaces(state, {"space": {"x": x}, "segments": own})
+    assert found["a"] == {"w": x} and found["b"] == {"x": x}
+    assert found["z"] == {"x": x, "y": {"choice": [1, 2]}}
+    assert spaces(replay([]), {"space": {"x": x}}) == {None: {"x": x}}
 
 
 def test_that_a_run_forgets_what_was_missing(state: StudyState) -> None:

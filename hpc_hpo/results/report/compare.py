@@ -11,7 +11,7 @@ from hpc_hpo.results.report.content import best
 from hpc_hpo.results.report.history import history
 from hpc_hpo.results.report.material import MOST_GROUPS, Material
 from hpc_hpo.results.report.timeline import timeline
-from hpc_hpo.study.changes import same_setting, settings_of
+from hpc_hpo.study.changes import same_setting, settings_of, shown
 
 #: A setting longer than this is shown by its beginning.
 LONGEST = 200
@@ -71,7 +71,8 @@ def settings_rows(studies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     differ; those that differ first."""
     rows: list[dict[str, Any]] = []
     for key, values in settings_of(studies):
-        texts = [None if value is None else _text(value) for value in values]
+        told = [shown(value, values) for value in values]
+        texts = [None if value is None else _text(value) for value in told]
         differs = not all(same_setting(values[0], value) for value in values[1:])
         rows.append({"key": key, "values": texts, "differs": differs})
     return sorted(rows, key=lambda row: not row["differs"])

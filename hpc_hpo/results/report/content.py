@@ -29,6 +29,7 @@ from hpc_hpo.results.report.points import (
 )
 from hpc_hpo.results.report.segments import segments
 from hpc_hpo.results.report.timeline import timeline
+from hpc_hpo.results.table import versions_of
 
 #: Improvements and files that are listed.
 MOST_STEPS, MOST_FILES = 8, 200
@@ -109,17 +110,37 @@ def best(material: Material, group: Group) -> dict[str, Any] | None:
         "point": last.point,
         "seed": last.seed,
         "like": last.like,
+        "line": _line(material, last),
         "improvements": len(steps),
         "steps": [_step(steps, at) for at in range(max(0, len(steps) - MOST_STEPS), len(steps))],
         "slices": [_slice(material, record) for record in last.slices],
     }
 
 
+def _line(material: Material, trial: Trial) -> list[dict[str, Any]]:
+    """Whose checkpoints a copy goes on from, the first of them at the top: up to which step each
+    was trained with which values, where those are not the ones before."""
+    line = [trial]
+    while (parent := line[-1].parent) is not None:
+        line.append(material.state.trials[parent["trial"]])
+    if len(line) == 1:
+        return []
+    line.reverse()
+    ends = [*(t.base for t in line[1:]), trial.gone]
+    return [
+        {"trial": t.id, "from": t.base, "to": end, "changed": _changed(line[at - 1], t, at)}
+        for at, (t, end) in enumerate(zip(line, ends, strict=True))
+    ]
+
+
+def _changed(before: Trial, trial: Trial, at: int) -> dict[str, Any]:
+    old = before.point if at else {}
+    return {name: value for name, value in trial.point.items() if old.get(name, ...) != value}
+
+
 def _step(steps: list[Trial], at: int) -> dict[str, Any]:
     trial = steps[at]
-    before = steps[at - 1].point if at else {}
-    changed = {name: v for name, v in trial.point.items() if before.get(name, ...) != v}
-    return {"trial": trial.id, "loss": trial.loss, "changed": changed}
+    return {"trial": trial.id, "loss": trial.loss, "changed": _changed(steps[at - 1], trial, at)}
 
 
 def _slice(material: Material, record: SliceRecord) -> dict[str, Any]:
@@ -148,7 +169,7 @@ def reproduce(material: Material) -> dict[str, Any]:
         "site": site if isinstance(site, str) else str(site.get("name", "")),
         "seed": study.get("seed"),
         "optimizer": study.get("optimizer"),
-        "versions": material.state.run_info.get("versions", {}),
+        "versions": versions_of(material.state),
         "host": material.state.run_info.get("host"),
         "runs": material.state.runs,
         "manifest": _manifest(material),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from hpc_hpo.errors import HpoError
 from hpc_hpo.results.report.material import Group, Material, rounded
+from hpc_hpo.results.segments import spaces
 from hpc_hpo.results.table import strict_json
 from hpc_hpo.space import Space
 
@@ -59,18 +59,24 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _log_names(study: Mapping[str, Any]) -> set[str]:
-    """Parameters whose domains are logarithmic."""
-    try:
-        described = Space.parse(study.get("space") or {}).describe()
-    except HpoError:
-        return set()
-    return {name for name, entry in described.items() if "log" in entry.get("method", "")}
+def _methods(material: Material) -> dict[str, set[str]]:
+    """Of each parameter, how its values are drawn in the segments that have it."""
+    found: dict[str, set[str]] = {}
+    some = spaces(material.state, material.study).values()
+    # Hundreds of segments may share a few spaces.
+    for spec in {strict_json(spec): spec for spec in some}.values():
+        try:
+            described = Space.parse(spec).describe()
+        except HpoError:
+            continue
+        for name, entry in described.items():
+            found.setdefault(name, set()).add(entry.get("method", ""))
+    return found
 
 
 def axes(material: Material) -> list[Axis]:
     """An axis for each parameter, by the values it had."""
-    logarithmic = _log_names(material.study)
+    methods = _methods(material)
     found = []
     for name in material.names:
         numbers, texts = True, dict[str, float]()
@@ -84,23 +90,16 @@ def axes(material: Material) -> list[Axis]:
             positive = positive and numbers and value > 0
             if len(texts) <= MOST_CATEGORIES:
                 texts.setdefault(category_text(value), value if numbers else 0.0)
-        choice = _is_choice(material.study, name)
-        if numbers and not choice:
-            found.append(Axis(name, "number", name in logarithmic and positive, ()))
+        drawn = methods.get(name, set())
+        if numbers and "categorical" not in drawn:
+            logarithmic = any("log" in method for method in drawn)
+            found.append(Axis(name, "number", logarithmic and positive, ()))
         elif len(texts) > MOST_CATEGORIES:
             found.append(Axis(name, "none", False, ()))
         else:
             ordered = sorted(texts, key=lambda t: texts[t]) if numbers else list(texts)
             found.append(Axis(name, "category", False, tuple(ordered)))
     return found
-
-
-def _is_choice(study: Mapping[str, Any], name: str) -> bool:
-    """Whether the study gives a parameter's values one by one."""
-    entry = (study.get("space") or {}).get(name)
-    return isinstance(entry, Mapping) and (
-        "choice" in entry or entry.get("method") == "categorical"
-    )
 
 
 def axis_data(some: list[Axis]) -> list[dict[str, Any]]:

@@ -56,6 +56,13 @@ function segmentWords(counts) {
     .map((s) => `${num(counts[s])} ${s === "target" ? "at their target" : s}`).join(", ");
 }
 
+function lineOf(best) {
+  return el("div", {}, el("h3", {}, "Its line of parents"),
+    el("p", { class: "soft small" }, "Each goes on from the checkpoint of the one before: up to which step it was trained, and with which values."),
+    table(["trial", "steps", "values"], best.line.map((t) => [t.trial, `${num(t.from)} to ${num(t.to)}`,
+      Object.entries(t.changed).map(([name, value]) => `${name} = ${num(value, 4)}`).join(", ")]), { numeric: [0], label: "line of parents" }));
+}
+
 function bestPoint() {
   const node = el("div");
   const fill = () => {
@@ -69,6 +76,7 @@ function bestPoint() {
     node.append(
       el("p", {}, group.name === null ? null : `Segment ${group.name}: `, goals.length ? `Of the first objective, ${goals[0].name}: ` : "Loss ", el("b", {}, num(best.loss, 6)), ` by trial ${best.trial} (seed ${best.seed})${more}.`),
       pointList(best.point),
+      best.line.length ? lineOf(best) : null,
       el("div", { class: "columns" },
         el("div", {}, el("h3", {}, "How it was reached"),
           el("p", { class: "soft small" }, best.improvements > best.steps.length
@@ -77,8 +85,8 @@ function bestPoint() {
           table(["trial", "loss", "changed"], [...best.steps].reverse().map((step) => [step.trial, num(step.loss),
             Object.entries(step.changed).map(([name, value]) => `${name} = ${num(value, 4)}`).join(", ")]), { numeric: [0, 1], label: "improvements" })),
         el("div", {}, el("h3", {}, `Slices of trial ${best.trial}`),
-          el("p", { class: "soft small" }, "Stretches of the trial on one worker; hours since the study began."),
-          table(["slice", "from", "to", "ended", "where"], best.slices.map((s) => [s.number, s.start === null ? "\u2013" : fixed(s.start, 2), s.end === null ? "\u2013" : fixed(s.end, 2),
+          el("p", { class: "soft small" }, "Stretches of the trial on one worker; times since the study began."),
+          table(["slice", "from", "to", "ended", "where"], best.slices.map((s) => [s.number, s.start === null ? "\u2013" : hours(s.start), s.end === null ? "\u2013" : hours(s.end),
             (s.how || "at work") + (s.reason ? ` (${s.reason})` : ""), s.block ? `block ${s.block}, ${s.host || ""}` : "\u2013"]), { numeric: [0, 1, 2], label: "slices of the best trial" }))));
   };
   fill();

@@ -24,6 +24,7 @@ function layout(more) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 360,
     margin: { l: 58, r: 14, t: 30, b: 46 }, hovermode: "closest", dragmode: "zoom",
     font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif", size: narrow() ? 11 : 13, color: shade("ink") },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: shade("soft"), activecolor: shade("ink") },
     legend: { orientation: "h", x: 0, y: 1.01, xanchor: "left", yanchor: "bottom", font: { color: shade("soft") }, itemsizing: "constant" },
     hoverlabel: { align: "left", bgcolor: shade("card"), bordercolor: shade("line"), font: { color: shade("ink") } },
     xaxis: xaxis || axis(""), yaxis: yaxis || axis(""), ...others,

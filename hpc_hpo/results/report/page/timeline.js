@@ -91,7 +91,7 @@ function lanesFigure() {
     data: traces,
     layout: {
       barmode: "overlay", height: 130 + tall * t.lanes.length, xaxis: axis(HOURS, { range: [0, t.until * 1.01], side: "bottom" }),
-      yaxis: axis(narrow() ? "" : "blocks, a lane for each worker", { range: [t.lanes.length - .5, -.5], showgrid: false, tickvals: many ? [] : held.map((b) => b.lane + b.lanes / 2 - .5), ticktext: many ? [] : held.map((b) => esc(b.id)) }),
+      yaxis: axis(narrow() ? "" : tall * t.lanes.length < 200 ? "blocks" : "blocks, a lane for each worker", { range: [t.lanes.length - .5, -.5], showgrid: false, tickvals: many ? [] : held.map((b) => b.lane + b.lanes / 2 - .5), ticktext: many ? [] : held.map((b) => esc(b.id)) }),
       margin: { l: 46, r: 10, t: narrow() ? 90 : 50, b: 46 },
       shapes: held.slice(1).map((b) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: b.lane - .5, y1: b.lane - .5, line: { color: shade("line"), width: 1 } })),
     },
