@@ -11,6 +11,7 @@ import tarfile
 import pytest
 
 from tests.e2e.conftest import Workshop
+from tests.extras import needs
 from tests.prestage.server import serving
 
 STUDY = """\
@@ -56,7 +57,7 @@ def packed() -> bytes:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_that_a_study_runs_from_copies_on_its_node(workshop: Workshop, ranks: int) -> None:
     if ranks > 1:
-        pytest.importorskip("mpi4py", reason="needs the packages mpi4py and mpich")
+        needs("mpi4py", of="MPI")
     node = workshop.folder / "node"
     (workshop.folder / "site.yaml").write_text(
         f"extends: local\nname: here\nnode_local: {node}\nlauncher: mpiexec\n"

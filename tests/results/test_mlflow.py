@@ -61,7 +61,7 @@ def history() -> list[Event]:
 def mlflow_module() -> Any:
     """MLflow, demanded in CI."""
     mlflow = needs("mlflow")
-    pytest.importorskip("alembic")
+    needs("alembic", of="MLFLOW")
     return mlflow
 
 

@@ -145,7 +145,7 @@ def test_that_optuna_s_importance_and_plots_work_with_it(optuna: Any, tmp_path: 
 
 @pytest.mark.slow
 def test_that_optuna_dashboard_serves_the_storage(optuna: Any, tmp_path: Path) -> None:
-    dashboard = pytest.importorskip("optuna_dashboard")
+    dashboard = needs("optuna_dashboard", of="OPTUNA")
     file = tmp_path / "s.db"
     write_optuna(replay(history()), STUDY, file)
     server = make_server("127.0.0.1", 0, dashboard.wsgi(f"sqlite:///{file}"), handler_class=Silent)
